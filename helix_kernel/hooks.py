@@ -1,0 +1,107 @@
+"""The hooks that a plugin's manifest implements, and the kinds that the kernel brings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pluggy
+
+from helix_kernel.component import Component, Kind
+
+API_VERSION = 1
+GROUP_PREFIX = "helix_kernel.v"
+GROUP = f"{GROUP_PREFIX}{API_VERSION}"
+PROJECT = "helix_kernel"
+
+hookimpl = pluggy.HookimplMarker(PROJECT)
+_hookspec = pluggy.HookspecMarker(PROJECT)
+
+CORE_KINDS = (
+    Kind(name="backend", plural="backends", summary="Implementations of ops for a type of device"),
+    Kind(name="layer", plural="layers", summary="Sequence layers and models", section="model"),
+    Kind(name="loss", plural="losses", summary="Training objectives", section="loss"),
+    Kind(
+        name="optimizer",
+        plural="optimizers",
+        summary="Parameter update rules",
+        section="optimizer",
+        context=("params",),
+    ),
+    Kind(name="modality", plural="modalities", summary="Kinds of data: detect, load, encode, decode"),
+    Kind(name="memory_tier", plural="memory_tiers", summary="Tiers of an associative memory"),
+    Kind(name="scheduling_policy", plural="scheduling_policies", summary="Planners of tasks on devices"),
+    Kind(name="op", plural="ops", summary="Op contracts: schema, reference, gradient, samples"),
+    Kind(name="command", plural="commands", summary="Commands of the helix program"),
+)
+
+
+class HookSpecs:
+    """What a manifest may implement. Every hook returns a sequence of components."""
+
+    @_hookspec
+    def helix_kinds(self) -> Sequence[Kind]:
+        """Return kinds of the plugin's own; each brings its hook ``helix_<plural>``."""
+        raise NotImplementedError
+
+    @_hookspec
+    def helix_backends(self) -> Sequence[Component]:
+        """Return backends: targets that build a `helix_kernel.backends.Backend`."""
+        raise NotImplementedError
+
+    @_hookspec
+    def helix_layers(self) -> Sequence[Component]:
+        """Return layers: targets that build an ``nn.Module`` from (B, L, D) to (B, L, D)."""
+        raise NotImplementedError
+
+    @_hookspec
+    def helix_losses(self) -> Sequence[Component]:
+        """Return losses: targets that build an ``nn.Module`` of (prediction, target, *, mask)."""
+        raise NotImplementedError
+
+    @_hookspec
+    def helix_optimizers(self) -> Sequence[Component]:
+        """Return optimizers: targets that build a ``torch.optim.Optimizer`` from ``params``."""
+        raise NotImplementedError
+
+    @_hookspec
+    def helix_modalities(self) -> Sequence[Component]:
+        """Return modalities: targets with ``sniff``, ``load``, ``encode``, ``decode``, ``save``."""
+        raise NotImplementedError
+
+    @_hookspec
+    def helix_memory_tiers(self) -> Sequence[Component]:
+        """Return memory tiers: targets with ``write``, ``read``, ``consolidate`` and state."""
+        raise NotImplementedError
+
+    @_hookspec
+    def helix_scheduling_policies(self) -> Sequence[Component]:
+        """Return scheduling policies: targets with ``plan(tasks, devices, *, seed)``."""
+        raise NotImplementedError
+
+    @_hookspec
+    def helix_ops(self) -> Sequence[Component]:
+        """Return op contracts: targets that are a `helix_kernel.ops.OpContract`."""
+        raise NotImplementedError
+
+    @_hookspec
+    def helix_commands(self) -> Sequence[Component]:
+        """Return commands of the ``helix`` program: targets that are plain functions."""
+        raise NotImplementedError
+
+
+def plugin_manager() -> pluggy.PluginManager:
+    """Return a pluggy manager that knows the kernel's hooks and no plugin."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(HookSpecs)
+    return manager
+
+
+def add_kind(manager: pluggy.PluginManager, kind: Kind) -> None:
+    """Give every plugin the hook of a kind that another plugin brings."""
+
+    def spec() -> Sequence[Component]:
+        raise NotImplementedError
+
+    spec.__doc__ = f"Return components of kind {kind.name!r}: {kind.summary}."
+    holder = type("KindSpecs", (), {kind.hook: staticmethod(_hookspec(spec))})
+    manager.add_hookspecs(holder)

@@ -1,0 +1,101 @@
+"""The vocabulary of config classes: documented, bounded options and nested components."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from helix_kernel.errors import ArgumentError
+
+
+@attrs.frozen
+class ComponentOf:
+    """Marks an option that holds one component of a kind.
+
+    Annotate with it, as in ``encoder: Annotated[Any, ComponentOf("layer")]``; the target
+    receives the built object.
+    """
+
+    kind: str
+
+
+@attrs.frozen
+class FactoryOf:
+    """Marks an option from which the target builds components itself.
+
+    Annotate with it, as in ``mixer: Annotated[Any, FactoryOf("layer", supplies=("d_model",))]``;
+    the target receives a `helix_kernel.Factory` and calls it with the arguments it supplies.
+
+    Args:
+        kind: Kind of the component.
+        supplies: Arguments that the parent adds, and that a config therefore leaves out.
+    """
+
+    kind: str
+    supplies: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Bounds:
+    """A validator of numbers that can say what it allows.
+
+    Args:
+        gt: The value must be greater than this.
+        ge: The value must be at least this.
+        lt: The value must be less than this.
+        le: The value must be at most this.
+    """
+
+    gt: float | None = None
+    ge: float | None = None
+    lt: float | None = None
+    le: float | None = None
+
+    def __call__(self, _instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        """Raise `ArgumentError` where a number lies outside; other types pass."""
+        numbers = value if isinstance(value, tuple | list) else (value,)
+        for number in numbers:
+            if isinstance(number, int | float) and not isinstance(number, bool) and not self.allows(number):
+                raise ArgumentError(f"{attribute.name} is {value!r}, allowed is {self}")
+
+    def allows(self, number: float) -> bool:
+        """Whether the number lies inside (NaN never does)."""
+        return (
+            (self.gt is None or number > self.gt)
+            and (self.ge is None or number >= self.ge)
+            and (self.lt is None or number < self.lt)
+            and (self.le is None or number <= self.le)
+        )
+
+    def __str__(self) -> str:
+        signs = ((">", self.gt), (">=", self.ge), ("<", self.lt), ("<=", self.le))
+        return " and ".join(f"{sign} {bound:g}" for sign, bound in signs if bound is not None)
+
+
+def option(
+    default: Any = attrs.NOTHING,
+    *,
+    help: str,  # noqa: A002 - the word that every option parser uses
+    gt: float | None = None,
+    ge: float | None = None,
+    lt: float | None = None,
+    le: float | None = None,
+) -> Any:
+    """Declare an option of a config class: an attrs field with its documentation and bounds.
+
+    Args:
+        default: Value where the config gives none; required if left out. For a nested component
+            this is a table, such as ``{"use": "rms-norm"}``.
+        help: One line that says what the option is, with its unit.
+        gt: Greater than.
+        ge: At least.
+        lt: Less than.
+        le: At most.
+    """
+    bounds = Bounds(gt=gt, ge=ge, lt=lt, le=le)
+    return attrs.field(
+        default=default,
+        validator=bounds if bounds != Bounds() else None,
+        metadata={"help": help},
+    )
