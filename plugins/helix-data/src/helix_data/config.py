@@ -1,0 +1,61 @@
+"""Options of the datasets, and the checks that need no data. Imports no torch and no numpy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, get_args
+
+import attrs
+
+from helix_kernel import option
+from helix_kernel.errors import ArgumentError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Source = Literal["python-docs", "python-stdlib"]
+
+
+@attrs.frozen(kw_only=True)
+class TextBytesConfig:
+    """A corpus of raw bytes, cut into shuffled windows; its last part is held out."""
+
+    source: Source | None = option(  # noqa: RUF009 - an attrs field, which ruff cannot see through option
+        None,
+        help="a corpus that every Python carries: python-docs (the language reference) or "
+        "python-stdlib (the standard library's sources); give this or paths",
+    )
+    paths: tuple[str, ...] = option(
+        (), help="files, folders and globs (** too), relative to the working directory; give this or source"
+    )
+    seq_len: int = option(256, ge=1, help="bytes in a window")
+    batch_size: int = option(16, ge=1, help="windows in a batch, on each rank")
+    validation_fraction: float = option(
+        0.1, ge=0, lt=1, help="share of the corpus that is held out, cut from its end"
+    )
+
+    def __attrs_post_init__(self) -> None:
+        check_origin(self.source, self.paths)
+
+
+def check_origin(source: str | None, paths: Sequence[str]) -> None:
+    """Check that a corpus is named, and only once.
+
+    Args:
+        source: Name of a corpus that Python carries, or None.
+        paths: Files, folders and globs, or nothing.
+
+    Raises:
+        ArgumentError: Neither or both are given, `paths` is not a list of strings, or there is no
+            such source.
+    """
+    known = get_args(Source)
+    if isinstance(paths, str | bytes) or not all(isinstance(path, str) for path in paths):
+        raise ArgumentError(f"paths is {paths!r}, allowed is a list of strings, such as ['corpus/**/*.txt']")
+    if source is not None and paths:
+        raise ArgumentError(f"both source={source!r} and paths={list(paths)!r} are given: remove one of them")
+    if source is None and not paths:
+        raise ArgumentError(f"neither source nor paths is given: name files by paths, or a source of {known}")
+    if source is not None and source not in known:
+        raise ArgumentError(
+            f"source is {source!r}, allowed is one of {known}.{did_you_mean(str(source), known)}"
+        )
