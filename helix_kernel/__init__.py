@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from helix_kernel.build import Factory
     from helix_kernel.component import Component, Kind
     from helix_kernel.config import Config, load_config
     from helix_kernel.hooks import hookimpl
-    from helix_kernel.kernel import Factory, Kernel, default_kernel, load_model
+    from helix_kernel.kernel import Kernel, default_kernel, load_model
     from helix_kernel.options import ComponentOf, FactoryOf, option
 
 _HOME = {
@@ -27,7 +28,7 @@ _HOME = {
     "option": "options",
     "Config": "config",
     "load_config": "config",
-    "Factory": "kernel",
+    "Factory": "build",
     "Kernel": "kernel",
     "default_kernel": "kernel",
     "load_model": "kernel",

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pluggy
 
 from helix_kernel.component import Component, Kind
+from helix_kernel.discovery import GROUP_PREFIX
 
 API_VERSION = 1
-GROUP_PREFIX = "helix_kernel.v"
 GROUP = f"{GROUP_PREFIX}{API_VERSION}"
 PROJECT = "helix_kernel"
 

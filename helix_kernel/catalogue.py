@@ -1,0 +1,43 @@
+"""What the first-party distributions offer, so that a missing one can be named."""
+
+from __future__ import annotations
+
+SECTIONS = {
+    "model": "helix-ssm",
+    "data": "helix-data",
+    "loss": "helix-train",
+    "optimizer": "helix-train",
+    "schedule": "helix-train",
+    "trainer": "helix-train",
+}
+
+COMPONENTS = {
+    "backend": {
+        "cpu-simd": "helix-cpu",
+        "cuda-triton": "helix-cuda",
+        "torch-chunked": "helix-ssm",
+    },
+    "command": {"eval": "helix-train", "generate": "helix-train", "train": "helix-train"},
+    "dataset": {"text-bytes": "helix-data"},
+    "layer": dict.fromkeys(
+        ("hyena", "language-model", "linear", "mamba", "mlp", "rms-norm", "s4d"), "helix-ssm"
+    ),
+    "loss": dict.fromkeys(
+        ("bce-with-logits", "cross-entropy", "focal", "l1", "mse", "smooth-l1"), "helix-train"
+    ),
+    "op": dict.fromkeys(("causal_conv1d", "long_conv", "rms_norm", "selective_scan"), "helix-ssm"),
+    "optimizer": dict.fromkeys(("adam", "adamw", "lion", "rmsprop", "sgd"), "helix-train"),
+    "schedule": dict.fromkeys(("constant", "cosine", "exponential", "linear"), "helix-train"),
+    "trainer": {"trainer": "helix-train"},
+}
+
+
+def distribution_of(kind: str, name: str) -> str | None:
+    """Return the first-party distribution that provides a component, or None."""
+    return COMPONENTS.get(kind, {}).get(name)
+
+
+def distribution_of_kind(kind: str) -> str | None:
+    """Return the one first-party distribution of a kind that only one provides, or None."""
+    providers = set(COMPONENTS.get(kind, {}).values())
+    return providers.pop() if len(providers) == 1 else None

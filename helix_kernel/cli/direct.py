@@ -1,0 +1,90 @@
+"""Answers the short commands without the command-line library, whose import takes longer than they do.
+
+Only plain calls are taken: a command's name, positional words and ``--json``. Everything else,
+wrong usage included, is left to `helix_kernel.cli.app`, which runs the same functions.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from helix_kernel import __version__
+
+TYPE_CHECKING = False  # see helix_kernel.cli
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+COMMANDS = {
+    ("plugins",): ("helix_kernel.cli.listings:plugins", "List the installed plugins and those that failed"),
+    ("components",): ("helix_kernel.cli.listings:components", "List the installed components"),
+    ("show",): ("helix_kernel.cli.listings:show", "Show a component: its options, defaults and ranges"),
+    ("config", "check"): ("helix_kernel.cli.config:check", "Report everything that is wrong with a config"),
+    ("config", "resolve"): ("helix_kernel.cli.config:resolve", "Print a config with every default filled in"),
+    ("config", "schema"): ("helix_kernel.cli.config:schema", "Print the JSON Schema of configs, for editors"),
+    ("doctor",): ("helix_kernel.cli.doctor:doctor", "Say what this machine has, and what is wrong with it"),
+    ("checkpoint", "inspect"): (
+        "helix_kernel.cli.checkpoint:inspect",
+        "Show what a checkpoint holds",
+    ),
+}
+GROUPS = {
+    "config": "Check, resolve and describe configs",
+    "checkpoint": "Look into checkpoints",
+}
+
+
+def run(arguments: list[str]) -> int | None:
+    """Run a plain call; return its exit code, or None where this is not one."""
+    if arguments in ([], ["--help"], ["-h"]):
+        sys.stdout.write(help_text())
+        return 0
+    if arguments == ["--version"]:
+        sys.stdout.write(f"helix {__version__}\n")
+        return 0
+    for words, (target, _) in COMMANDS.items():
+        rest = arguments[len(words) :]
+        if tuple(arguments[: len(words)]) == words and all(_plain(word) for word in rest):
+            return _call(target, rest)
+    return None
+
+
+def help_text() -> str:
+    """Return what ``helix --help`` prints."""
+    from helix_kernel.listing import listing
+
+    own = {words[0]: summary for words, (_, summary) in COMMANDS.items() if len(words) == 1} | GROUPS
+    brought = {c["name"]: c["summary"] for c in listing()["components"] if c["kind"] == "command"}
+    lines = ["Usage: helix COMMAND [ARGUMENTS]", "", "Commands:"]
+    lines += [f"  {name:<12} {summary}" for name, summary in sorted({**brought, **own}.items())]
+    lines += ["", "Every command takes --help, --json and --debug.", ""]
+    return "\n".join(lines)
+
+
+def load(target: str) -> Callable[..., Any]:
+    """Import the function that a command names."""
+    module, _, name = target.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def exit_code(returned: object) -> int:
+    """Return the exit code that a command's return value means."""
+    return returned if isinstance(returned, int) else 0
+
+
+def _plain(word: str) -> bool:
+    return word == "--json" or not word.startswith("-")
+
+
+def _call(target: str, words: list[str]) -> int | None:
+    import inspect
+
+    function = load(target)
+    options = {"json": True} if "--json" in words else {}
+    try:
+        bound = inspect.signature(function).bind(*[w for w in words if w != "--json"], **options)
+    except TypeError:
+        return None
+    return exit_code(function(*bound.args, **bound.kwargs))

@@ -1,0 +1,161 @@
+"""The options that a component takes, read from its config class or its target's signature."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from helix_kernel.errors import ArgumentError, DependencyError
+from helix_kernel.options import Bounds, ComponentOf, FactoryOf
+from helix_kernel.targets import load_config_class, load_target
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from helix_kernel.component import Component
+
+
+@attrs.frozen(kw_only=True)
+class Option:
+    """One option of a component.
+
+    Args:
+        name: Its key in a config.
+        type: The annotation.
+        default: Its default; `attrs.NOTHING` where it is required.
+        help: One line of documentation.
+        bounds: The range that numbers must lie in, if any.
+        attribute: The attrs attribute that it came from, with its validators, if any.
+    """
+
+    name: str
+    type: Any
+    default: Any = attrs.NOTHING
+    help: str = ""
+    bounds: Bounds | None = None
+    attribute: attrs.Attribute[Any] | None = None
+
+    @property
+    def required(self) -> bool:
+        """Whether a config must give it."""
+        return self.default is attrs.NOTHING
+
+    @property
+    def nested(self) -> ComponentOf | FactoryOf | None:
+        """The marker of an option that holds one component, if it is one."""
+        for part in (self.type, *typing.get_args(self.type)):
+            marker = nested_marker(part)
+            if marker:
+                return marker
+        return None
+
+
+@attrs.frozen(kw_only=True)
+class Schema:
+    """All options of a component.
+
+    Args:
+        options: By name, in order.
+        config_class: The attrs class that checks options against each other, if there is one.
+        doc: What the component's class says that it is.
+        is_open: Whether options beyond these are passed on unchecked.
+    """
+
+    options: Mapping[str, Option]
+    config_class: type[Any] | None = None
+    doc: str = ""
+    is_open: bool = False
+
+
+def nested_marker(annotation: Any) -> ComponentOf | FactoryOf | None:
+    """Return the marker of ``Annotated[Any, ComponentOf(…)]``, or None for any other type."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        for extra in annotation.__metadata__:
+            if isinstance(extra, ComponentOf | FactoryOf):
+                return extra
+    return None
+
+
+def schema_of(component: Component) -> Schema:
+    """Return the schema of a component. Imports its config class, or else its target.
+
+    Raises:
+        DependencyError: What must be imported cannot be.
+    """
+    config_class = load_config_class(component)
+    if config_class is None:
+        return _from_signature(component)
+    if not attrs.has(config_class):
+        raise DependencyError(f"{component.qualified!r}: {component.config!r} is not an attrs class")
+    return schema_of_class(config_class)
+
+
+@lru_cache(maxsize=None)
+def schema_of_class(config_class: type[Any]) -> Schema:
+    """Return the schema that an attrs class declares."""
+    attrs.resolve_types(config_class, include_extras=True)
+    options = {}
+    for attribute in attrs.fields(config_class):
+        validator = attribute.validator
+        options[attribute.name] = Option(
+            name=attribute.name,
+            type=Any if attribute.type is None else attribute.type,
+            default=_default(attribute),
+            help=attribute.metadata.get("help", ""),
+            bounds=validator if isinstance(validator, Bounds) else None,
+            attribute=attribute,
+        )
+    return Schema(options=options, config_class=config_class, doc=inspect.getdoc(config_class) or "")
+
+
+def check_bounds(option: Option, value: Any) -> None:
+    """Run an option's validators.
+
+    Raises:
+        ArgumentError: The value is not allowed; the message says what is.
+    """
+    if option.bounds is not None:
+        numbers = value if isinstance(value, tuple | list) else (value,)
+        for number in numbers:
+            if isinstance(number, int | float) and not option.bounds.allows(number):
+                raise ArgumentError(f"given {value!r}, allowed is {option.bounds}")
+    elif option.attribute is not None and option.attribute.validator is not None:
+        option.attribute.validator(None, option.attribute, value)
+
+
+def _default(attribute: attrs.Attribute[Any]) -> Any:
+    default = attribute.default
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # the stubs call Factory a function
+        return default.factory()
+    return default
+
+
+def _from_signature(component: Component) -> Schema:
+    target = load_target(component)
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError):
+        return Schema(options={}, is_open=True)
+    hints = _type_hints(target)
+    options = {}
+    is_open = False
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            is_open = True
+        elif parameter.kind not in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
+            empty = parameter.default is parameter.empty
+            default = attrs.NOTHING if empty else parameter.default
+            options[name] = Option(name=name, type=hints.get(name, Any), default=default)
+    return Schema(options=options, doc=inspect.getdoc(target) or "", is_open=is_open)
+
+
+def _type_hints(target: Any) -> dict[str, Any]:
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except (NameError, TypeError, AttributeError):  # names that exist only for type checkers
+        return {}

@@ -1,0 +1,133 @@
+"""Looks components up by kind and name among the loaded plugins."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+from helix_kernel import catalogue
+from helix_kernel.errors import AmbiguousNameError, UnknownNameError, did_you_mean
+from helix_kernel.hooks import CORE_KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from helix_kernel.component import Component, Kind
+    from helix_kernel.plugins import Plugin, PluginFailure
+
+
+class Registry:
+    """The components of the loaded plugins, and the failures of the others.
+
+    Args:
+        plugins: Plugins that loaded.
+        failures: Plugins that did not.
+        prefer: Providers that win where several offer one name, the first first.
+    """
+
+    def __init__(
+        self, plugins: Sequence[Plugin], failures: Sequence[PluginFailure], prefer: Sequence[str] = ()
+    ) -> None:
+        self.plugins = tuple(plugins)
+        self.failures = tuple(failures)
+        self.prefer = tuple(prefer)
+        own = [kind for plugin in plugins for kind in plugin.kinds]
+        self.kinds: dict[str, Kind] = {kind.name: kind for kind in (*CORE_KINDS, *own)}
+        self.sections: dict[str, Kind] = {k.section: k for k in self.kinds.values() if k.section}
+        self._by_kind: dict[str, list[Component]] = {name: [] for name in self.kinds}
+        for plugin in plugins:
+            for component in plugin.components:
+                self._by_kind[component.kind].append(component)
+
+    def kind(self, name: str) -> Kind:
+        """Return the kind of that name (or plural).
+
+        Raises:
+            UnknownNameError: No installed plugin brings it.
+        """
+        for kind in self.kinds.values():
+            if name in (kind.name, kind.plural, kind.name.replace("_", "-"), kind.plural.replace("_", "-")):
+                return kind
+        raise UnknownNameError(
+            f"no kind is called {name!r}.{did_you_mean(name, self.kinds)} "
+            f"Known: {', '.join(sorted(self.kinds))}.{_install(catalogue.distribution_of_kind(name))}"
+            f"{self._suspects()}"
+        )
+
+    def components(self, kind: str | None = None) -> list[Component]:
+        """Return the components of a kind (or of all), sorted by kind, name and provider."""
+        kinds = list(self.kinds) if kind is None else [self.kind(kind).name]
+        found = [component for name in kinds for component in self._by_kind[name]]
+        return sorted(found, key=lambda c: (c.kind, c.name, c.provider))
+
+    def find(self, kind: str, name: str) -> Component:
+        """Return the component of that name, alias or old name; ``provider:name`` picks the provider.
+
+        Raises:
+            UnknownNameError: Nobody offers it. Names the distribution that would, if it is a
+                first-party one, and the failed plugins that might.
+            AmbiguousNameError: Several providers offer it and none is preferred.
+        """
+        kind = self.kind(kind).name
+        provider, _, short = name.rpartition(":")
+        matches = [
+            component
+            for component in self._by_kind[kind]
+            if short in component.names and provider in ("", component.provider)
+        ]
+        if len({match.provider for match in matches}) > 1:
+            matches = self._preferred(matches)
+        if not matches:
+            raise UnknownNameError(self._unknown(kind, name))
+        if len(matches) > 1:
+            raise AmbiguousNameError(_ambiguous(kind, name, matches))
+        _warn_if_deprecated(matches[0], short)
+        return matches[0]
+
+    def _preferred(self, matches: list[Component]) -> list[Component]:
+        for provider in self.prefer:
+            chosen = [match for match in matches if match.provider == provider]
+            if chosen:
+                return chosen
+        return matches
+
+    def _unknown(self, kind: str, name: str) -> str:
+        provider, _, short = name.rpartition(":")
+        known = sorted({n for c in self._by_kind[kind] for n in (c.name, *c.aliases)})
+        owner = catalogue.distribution_of(kind, short)
+        hint = "" if owner and owner != provider and not known else did_you_mean(short, known)
+        listing = f" Installed: {', '.join(known)}." if known else f" No {kind} is installed."
+        installed = {plugin.provider for plugin in self.plugins}
+        missing = owner if owner not in installed else None
+        if provider and provider not in installed:
+            missing = missing or provider
+        return f"no {kind} is called {name!r}.{hint}{listing}{_install(missing)}{self._suspects(missing)}"
+
+    def _suspects(self, provider: str | None = None) -> str:
+        related = [f for f in self.failures if provider in (None, f.provider)] or list(self.failures)
+        if not related:
+            return ""
+        return " It may be missing because " + "; ".join(str(f) for f in related) + "."
+
+
+def _install(distribution: str | None) -> str:
+    return f" It comes with {distribution}: pip install {distribution}" if distribution else ""
+
+
+def _ambiguous(kind: str, name: str, matches: Sequence[Component]) -> str:
+    spellings = " or ".join(repr(match.qualified) for match in matches)
+    providers = sorted({match.provider for match in matches})
+    return (
+        f"{len(matches)} providers offer the {kind} {name!r}: {', '.join(providers)}. "
+        f"Write {spellings}, or set kernel.prefer = [{providers[0]!r}]"
+    )
+
+
+def _warn_if_deprecated(component: Component, name: str) -> None:
+    if name in component.deprecated:
+        warnings.warn(
+            f"{component.kind} {name!r} is called {component.name!r} since "
+            f"{component.provider} {component.deprecated[name]}; use the new name",
+            DeprecationWarning,
+            stacklevel=4,
+        )

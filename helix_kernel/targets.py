@@ -1,0 +1,43 @@
+"""Imports what a component names, and says what is missing where that fails."""
+
+from __future__ import annotations
+
+import importlib
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from helix_kernel.errors import DependencyError
+
+if TYPE_CHECKING:
+    from helix_kernel.component import Component
+
+
+def load_target(component: Component) -> Any:
+    """Import and return the component's target.
+
+    Raises:
+        DependencyError: The target or a package that it requires cannot be imported.
+    """
+    return _load(component, component.target)
+
+
+def load_config_class(component: Component) -> type[Any] | None:
+    """Import and return the component's config class, or None where it has none.
+
+    Raises:
+        DependencyError: The class cannot be imported.
+    """
+    if component.config is None:
+        return None
+    loaded: type[Any] = _load(component, component.config)
+    return loaded
+
+
+def _load(component: Component, spelling: str) -> Any:
+    module, _, attribute = spelling.partition(":")
+    try:
+        return reduce(getattr, attribute.split("."), importlib.import_module(module))
+    except (ImportError, AttributeError) as error:
+        what = f"{component.kind or 'component'} {component.qualified!r}"
+        needs = f" It requires {', '.join(component.requires)}." if component.requires else ""
+        raise DependencyError(f"{what}: {spelling!r} cannot be imported: {error}.{needs}") from error
