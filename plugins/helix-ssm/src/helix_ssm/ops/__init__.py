@@ -1,0 +1,11 @@
+"""The ops of helix-ssm: Python entries that check their arguments and end in ``torch.ops.helix``.
+
+Each module holds one op: its entry, its contract (``contract``) with the reference, and samples.
+"""
+
+from helix_ssm.ops.causal_conv1d import causal_conv1d
+from helix_ssm.ops.long_conv import long_conv
+from helix_ssm.ops.rms_norm import rms_norm
+from helix_ssm.ops.selective_scan import selective_scan
+
+__all__ = ["causal_conv1d", "long_conv", "rms_norm", "selective_scan"]
