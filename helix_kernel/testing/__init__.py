@@ -1,0 +1,1 @@
+"""Conformance suites: what each kind of component must do, as pytest classes to subclass."""

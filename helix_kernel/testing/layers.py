@@ -1,0 +1,342 @@
+"""The conformance suite of layers: what every layer must do, whoever wrote it.
+
+Subclass `LayerSuite`, give it a layer, and pytest runs the rest::
+
+    class TestMamba(LayerSuite):
+        def make_layer(self):
+            return Mamba(d_model=self.d_model)
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from helix_kernel.testing.pytree import leaves, map_leaves
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import torch
+    from torch import Tensor, nn
+
+_DTYPES = ("float32", "float64")
+
+
+class LayerSuite:
+    """Pytest class of the layer protocol (docs: "What each kind must be").
+
+    A subclass overrides `make_layer`, and `inputs` and `output_shape` where the layer does not map
+    floating (B, L, d_model) to the same shape. A layer without `init_state` keeps no state and must treat
+    each position on its own; the cases about state are then skipped.
+
+    Attributes:
+        d_model: Width of the inputs that `inputs` makes.
+        batch_size: Rows of the inputs; at least 3, so that rows can be dropped and reordered.
+        seq_len: Their length; at least 9, so that there is a middle to cut.
+        tolerance: Largest allowed difference for each dtype, relative to the largest output.
+    """
+
+    d_model = 8
+    batch_size = 3
+    seq_len = 13
+    tolerance: dict[str, float] = {"float32": 1e-5, "float64": 1e-10}  # noqa: RUF012 - mypy wants no ClassVar here: subclasses assign it
+
+    def make_layer(self) -> nn.Module:
+        """Return a new layer in float32, its weights drawn from torch's global generator."""
+        raise NotImplementedError(f"{type(self).__name__} must override make_layer")
+
+    @pytest.fixture
+    def layer(self) -> nn.Module:
+        """Return the layer under test, the same in every run."""
+        return self._seeded_layer(0)
+
+    def inputs(self, batch_size: int, seq_len: int, *, dtype: torch.dtype, seed: int = 0) -> Tensor:
+        """Return inputs (B, L, ...) that depend on the arguments only."""
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(batch_size, seq_len, self.d_model, generator=generator, dtype=dtype)
+
+    def output_shape(self, x: Tensor) -> tuple[int, ...]:
+        """Return the shape that the output for x must have."""
+        return tuple(x.shape)
+
+    @pytest.mark.parametrize("dtype", _DTYPES)
+    @pytest.mark.parametrize("seq_len", [1, 13])
+    def test_output_has_the_promised_shape_and_dtype(
+        self, layer: nn.Module, seq_len: int, dtype: str
+    ) -> None:
+        layer, x = self._prepare(layer, dtype, seq_len=seq_len)
+        y = layer(x)
+        assert tuple(y.shape) == self.output_shape(x), (
+            f"inputs of shape {tuple(x.shape)} gave outputs of shape {tuple(y.shape)}, "
+            f"expected {self.output_shape(x)}"
+        )
+        assert str(y.dtype) == f"torch.{dtype}", f"a {dtype} layer gave outputs of {y.dtype}"
+        assert y.isfinite().all(), "outputs for standard normal inputs are not finite"
+
+    def test_the_future_does_not_change_the_past(self, layer: nn.Module) -> None:
+        import torch
+
+        layer, x = self._prepare(layer)
+        other = self.inputs(self.batch_size, self.seq_len, dtype=torch.float64, seed=1)
+        y = layer(x)
+        for now in range(1, self.seq_len):
+            changed = layer(torch.cat([x[:, :now], other[:, now:]], dim=1))
+            self._assert_close(
+                changed[:, :now], y[:, :now], f"outputs before {now} changed with the inputs from {now} on"
+            )
+
+    def test_a_row_does_not_depend_on_the_other_rows(self, layer: nn.Module) -> None:
+        layer, x = self._prepare(layer)
+        y = layer(x)
+        for row in range(self.batch_size):
+            alone = layer(x[row : row + 1])
+            self._assert_close(alone, y[row : row + 1], f"row {row} alone and in a batch differ")
+
+    def test_inputs_need_not_be_contiguous(self, layer: nn.Module) -> None:
+        layer, x = self._prepare(layer)
+        strided = x.transpose(0, 1).contiguous().transpose(0, 1)
+        assert not strided.is_contiguous()
+        self._assert_close(layer(strided), layer(x), "outputs for a strided copy of the inputs differ")
+
+    def test_inputs_are_not_changed(self, layer: nn.Module) -> None:
+        layer, x = self._prepare(layer)
+        before = x.clone()
+        layer(x)
+        assert x.equal(before), "forward changed its inputs in place"
+
+    def test_evaluation_is_deterministic(self, layer: nn.Module) -> None:
+        layer, x = self._prepare(layer, "float32")
+        assert layer(x).equal(layer(x)), "two calls in eval mode on the same inputs differ"
+
+    def test_state_dict_holds_all_that_outputs_depend_on(self, layer: nn.Module) -> None:
+        layer, x = self._prepare(layer, "float32")
+        twin = self._seeded_layer(1).eval()
+        twin.load_state_dict(layer.state_dict())
+        assert twin(x).equal(layer(x)), (
+            "another instance that loaded the state_dict gives other outputs: "
+            "something that they depend on is not in the state_dict"
+        )
+
+    def test_gradients_reach_every_parameter(self, layer: nn.Module) -> None:
+        import torch
+
+        layer, x = self._prepare(layer, "float32")
+        torch.autograd.backward(_loss(layer(x)))
+        for name, parameter in layer.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            assert parameter.grad is not None, f"no gradient reached {name}"
+            assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
+            assert parameter.grad.any(), f"the gradient of {name} is zero everywhere"
+
+    def test_gradients_agree_with_finite_differences(self, layer: nn.Module) -> None:
+        import torch
+
+        layer, x = self._prepare(layer, batch_size=2, seq_len=4)
+        names, parameters = zip(*layer.named_parameters(), strict=True)
+        tensors = [parameter.detach().clone().requires_grad_() for parameter in parameters]
+        given = [x.requires_grad_()] if x.is_floating_point() else []
+
+        def outputs(*values: Tensor) -> Any:
+            arguments = values[len(tensors) :] or (x,)
+            named = dict(zip(names, values, strict=False))
+            return torch.func.functional_call(layer, named, arguments)
+
+        # Fast mode compares along random directions: a wrong gradient of any element shows.
+        assert torch.autograd.gradcheck(outputs, (*tensors, *given), fast_mode=True)
+
+    def test_compiles_to_one_graph(self, layer: nn.Module) -> None:
+        import torch
+
+        layer, x = self._prepare(layer, "float32")
+        torch.compiler.reset()  # other instances' graphs count against the recompile limit
+        compiled = torch.compile(layer, fullgraph=True, backend="eager")
+        self._assert_close(compiled(x), layer(x), "outputs under torch.compile differ")
+
+    def test_without_state_each_position_stands_alone(self, layer: nn.Module) -> None:
+        import torch
+
+        if hasattr(layer, "init_state"):
+            pytest.skip("the layer keeps a state")
+        layer, x = self._prepare(layer)
+        apart = torch.cat([layer(x[:, t : t + 1]) for t in range(self.seq_len)], dim=1)
+        self._assert_close(
+            apart, layer(x), "positions depend on one another, yet the layer has no init_state to carry that"
+        )
+
+    @pytest.mark.parametrize("dtype", _DTYPES)
+    @pytest.mark.parametrize("seed", range(3))
+    def test_extend_in_any_chunks_is_forward(self, layer: Any, seed: int, dtype: str) -> None:
+        layer, x = self._prepare_stateful(layer, dtype)
+        lengths = _random_lengths(self.seq_len, seed)
+        y, _ = _extend(layer, x, layer.init_state(self.batch_size), lengths)
+        self._assert_close(y, layer(x), f"extend in chunks of {lengths} differs from forward", dtype)
+
+    @pytest.mark.parametrize("dtype", _DTYPES)
+    def test_repeated_step_is_forward(self, layer: Any, dtype: str) -> None:
+        layer, x = self._prepare_stateful(layer, dtype)
+        y, _ = _steps(layer, x, layer.init_state(self.batch_size))
+        self._assert_close(y, layer(x), "repeated step differs from forward", dtype)
+
+    def test_step_and_extend_share_one_state(self, layer: Any) -> None:
+        import torch
+
+        layer, x = self._prepare_stateful(layer)
+        first, state = _extend(layer, x[:, :5], layer.init_state(self.batch_size), [5])
+        second, state = _steps(layer, x[:, 5:8], state)
+        third, _ = layer.extend(x[:, 8:], state)
+        y = torch.cat([first, second, third], dim=1)
+        self._assert_close(y, layer(x), "extend, then step, then extend differs from forward")
+
+    def test_an_empty_chunk_changes_nothing(self, layer: Any) -> None:
+        layer, x = self._prepare_stateful(layer)
+        _, state = layer.extend(x[:, :5], layer.init_state(self.batch_size))
+        empty, after = layer.extend(x[:, 5:5], state)
+        assert tuple(empty.shape) == self.output_shape(x[:, 5:5]), "an empty chunk gave outputs"
+        self._assert_states_equal(after, state, "an empty chunk changed the state")
+
+    def test_a_given_state_stays_as_it_was(self, layer: Any) -> None:
+        layer, x = self._prepare_stateful(layer)
+        _, state = layer.extend(x[:, :5], layer.init_state(self.batch_size))
+        before = map_leaves(lambda leaf: leaf.clone(), state)
+        layer.extend(x[:, 5:], state)
+        self._assert_states_equal(state, before, "extend changed the given state in place")
+        layer.step(x[:, 5], state)
+        self._assert_states_equal(state, before, "step changed the given state in place")
+
+    def test_dimension_0_of_every_state_tensor_is_the_batch(self, layer: Any) -> None:
+        layer, x = self._prepare_stateful(layer)
+        start = layer.init_state(self.batch_size)
+        _, after = layer.extend(x, start)
+        for where, state in (("init_state", start), ("extend", after)):
+            for leaf in leaves(state):
+                assert leaf.shape[:1] == (self.batch_size,), (
+                    f"{where} gave a state tensor of shape {tuple(leaf.shape)}; "
+                    f"its dimension 0 must be the batch size {self.batch_size}"
+                )
+
+    def test_initial_state_is_made_as_asked(self, layer: Any) -> None:
+        import torch
+
+        layer, _ = self._prepare_stateful(layer, "float32")
+        state = layer.init_state(2, device=torch.device("cpu"), dtype=torch.float64)
+        for leaf in leaves(state):
+            assert leaf.device.type == "cpu", f"init_state(device=cpu) gave a tensor on {leaf.device}"
+            assert not leaf.is_floating_point() or leaf.dtype == torch.float64, (
+                f"init_state(dtype=float64) gave a tensor of {leaf.dtype}"
+            )
+
+    def test_state_rows_can_be_dropped_and_reordered(self, layer: Any) -> None:
+        layer, x = self._prepare_stateful(layer)
+        _, state = layer.extend(x[:, :6], layer.init_state(self.batch_size))
+        rows = [2, 0]
+        y, _ = layer.extend(x[rows, 6:], map_leaves(lambda leaf: leaf[rows], state))
+        self._assert_close(
+            y, layer(x)[rows, 6:], f"going on with the state's rows {rows} differs from forward"
+        )
+
+    def test_states_of_rows_can_be_joined(self, layer: Any) -> None:
+        import torch
+
+        layer, x = self._prepare_stateful(layer)
+        states = [
+            layer.extend(x[row : row + 1, :6], layer.init_state(1))[1] for row in range(self.batch_size)
+        ]
+        y, _ = layer.extend(x[:, 6:], map_leaves(lambda *rows: torch.cat(rows), *states))
+        self._assert_close(
+            y, layer(x)[:, 6:], "going on with the joined states of single rows differs from forward"
+        )
+
+    def test_gradients_flow_through_the_state(self, layer: Any) -> None:
+        layer, x = self._prepare_stateful(layer)
+        y, _ = _extend(layer, x, layer.init_state(self.batch_size), [6, self.seq_len - 6])
+        chunked, whole = (_gradients(layer, output) for output in (y, layer(x)))
+        for name, gradient in whole.items():
+            self._assert_close(chunked[name], gradient, f"the gradient of {name} through two chunks differs")
+
+    def _seeded_layer(self, seed: int) -> nn.Module:
+        import torch
+
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return self.make_layer()
+
+    def _prepare(
+        self,
+        layer: nn.Module,
+        dtype: str = "float64",
+        *,
+        batch_size: int | None = None,
+        seq_len: int | None = None,
+    ) -> tuple[Any, Tensor]:
+        """Return the layer in eval mode and the dtype, and inputs for it."""
+        import torch
+
+        kind: torch.dtype = getattr(torch, dtype)
+        x = self.inputs(batch_size or self.batch_size, seq_len or self.seq_len, dtype=kind)
+        return layer.to(kind).eval(), x
+
+    def _prepare_stateful(self, layer: nn.Module, dtype: str = "float64") -> tuple[Any, Tensor]:
+        if not hasattr(layer, "init_state"):
+            pytest.skip("the layer keeps no state")
+        return self._prepare(layer, dtype)
+
+    def _assert_close(self, actual: Tensor, expected: Tensor, message: str, dtype: str = "") -> None:
+        allowed = self.tolerance[dtype or str(expected.dtype).removeprefix("torch.")]
+        scale = max(expected.abs().max().item(), 1e-30)
+        error = (actual - expected).abs().amax().item() / scale
+        # A comparison with NaN is false, so a NaN fails too.
+        assert error <= allowed, f"{message}: by {error:.1e} of the largest output, allowed {allowed:.0e}"
+
+    def _assert_states_equal(self, actual: Any, expected: Any, message: str) -> None:
+        for one, other in zip(leaves(actual), leaves(expected), strict=True):
+            assert one.equal(other), message
+
+
+def _random_lengths(seq_len: int, seed: int) -> list[int]:
+    """Return lengths of chunks that add up to seq_len; equal cuts make an empty chunk."""
+    cuts = sorted(random.Random(seed).choices(range(seq_len + 1), k=4))  # noqa: S311 - no secret
+    return [end - start for start, end in itertools.pairwise([0, *cuts, seq_len])]
+
+
+def _extend(layer: Any, x: Tensor, state: Any, lengths: Iterable[int]) -> tuple[Tensor, Any]:
+    """Run the layer over x in chunks of the given lengths."""
+    import torch
+
+    outputs = []
+    for chunk in torch.split(x, list(lengths), dim=1):
+        y, state = layer.extend(chunk, state)
+        outputs.append(y)
+    return torch.cat(outputs, dim=1), state
+
+
+def _steps(layer: Any, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+    """Run the layer over x token by token."""
+    import torch
+
+    outputs = []
+    for t in range(x.shape[1]):
+        y, state = layer.step(x[:, t], state)
+        outputs.append(y)
+    return torch.stack(outputs, dim=1), state
+
+
+def _loss(y: Tensor) -> Tensor:
+    """Return a scalar that weighs every output differently, so that no gradient cancels by symmetry."""
+    import torch
+
+    weights = torch.linspace(-1, 2, y.numel(), dtype=y.dtype, device=y.device).view_as(y)
+    return (weights * y).sum() + y.square().mean()
+
+
+def _gradients(layer: nn.Module, y: Tensor) -> dict[str, Tensor]:
+    import torch
+
+    names, parameters = zip(*layer.named_parameters(), strict=True)
+    return dict(zip(names, torch.autograd.grad(_loss(y), parameters), strict=True))
