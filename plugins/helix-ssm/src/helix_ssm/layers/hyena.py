@@ -1,0 +1,137 @@
+"""The gated long convolution of Poli et al. (2023), Hyena, arXiv:2302.10866."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from helix_ssm.layers.hyena_filter import HyenaFilter
+from helix_ssm.layers.protocol import check_at_least, check_chunk
+from helix_ssm.ops import causal_conv1d, long_conv
+
+
+class HyenaState(NamedTuple):
+    """What Hyena carries from token to token; it grows by order * D numbers a token and row.
+
+    Rows can be joined only where they have seen the same number of tokens T.
+
+    Attributes:
+        conv: The last d_conv - 1 inputs of the short convolution, (B, d_conv - 1, (order + 1) * D).
+        history: All inputs of each long convolution so far, `order` tensors (B, T, D).
+    """
+
+    conv: Tensor
+    history: tuple[Tensor, ...]
+
+
+class Hyena(nn.Module):
+    """Hyena operator: v <- x^n * (h^n conv v) for n = 1..order, between an input and an output map.
+
+    Definition 3.1 and Algorithm 3 of the paper: in_proj and a short depthwise convolution make the gates
+    x^1..x^order and the value v; the long filters h^n come from a small network (`HyenaFilter`), and each
+    has a skip weight. A filter is a function of absolute time, so it needs no sequence length.
+
+    Training on L tokens costs O(order D L log L). The t-th `step` costs O(order D t) for the convolutions
+    and one evaluation of the filter network at t points: generating L tokens is quadratic in L.
+
+    Args:
+        d_model: Width D of input and output.
+        order: Number of gated long convolutions.
+        d_conv: Width of the short convolution, in tokens.
+        time_scale: Tokens over which a filter varies and decays; filters reach about 1.5 times as far.
+        n_frequencies: Pairs of sine and cosine in the filter network's input.
+        d_filter: Width of the filter network.
+        n_filter_layers: Hidden layers of the filter network.
+        filter_frequency: Factor inside the network's sine activations; larger makes rougher filters.
+
+    Raises:
+        ArgumentError: A size is below 1, or time_scale or filter_frequency is not above 0.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        order: int = 2,
+        d_conv: int = 3,
+        time_scale: float = 1024.0,
+        n_frequencies: int = 16,
+        d_filter: int = 64,
+        n_filter_layers: int = 3,
+        filter_frequency: float = 10.0,
+    ) -> None:
+        super().__init__()
+        for name, size in {"d_model": d_model, "order": order, "d_conv": d_conv}.items():
+            check_at_least("hyena", name, size, 1)
+        self.d_model, self.order, self.d_conv = d_model, order, d_conv
+        d_inner = (order + 1) * d_model
+        self.in_proj = nn.Linear(d_model, d_inner)
+        self.conv1d = nn.Conv1d(d_inner, d_inner, d_conv, groups=d_inner)
+        self.filter = HyenaFilter(
+            d_model,
+            n_filters=order,
+            time_scale=time_scale,
+            n_frequencies=n_frequencies,
+            width=d_filter,
+            n_layers=n_filter_layers,
+            frequency=filter_frequency,
+        )
+        self.D = nn.Parameter(torch.randn(order, d_model))
+        self.out_proj = nn.Linear(d_model, d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, L, D) to (B, L, D)."""
+        check_chunk("hyena", x, self.d_model)
+        u = causal_conv1d(self.in_proj(x), self.conv1d.weight.squeeze(1), self.conv1d.bias)
+        *gates, v = cast("Tensor", u).chunk(self.order + 1, dim=-1)
+        filters = self.filter(x.shape[1])
+        for gate, h, skip in zip(gates, filters, self.D, strict=True):
+            v = gate * long_conv(v, h, D=skip)
+        return cast("Tensor", self.out_proj(v))
+
+    def init_state(
+        self, batch_size: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> HyenaState:
+        """Return the state before the first token: zeros for the short convolution, and no history."""
+        like = self.D.new_empty(0, device=device, dtype=dtype)
+        conv = like.new_zeros(batch_size, self.d_conv - 1, (self.order + 1) * self.d_model)
+        return HyenaState(conv, tuple(like.new_zeros(batch_size, 0, self.d_model) for _ in range(self.order)))
+
+    def extend(self, x: Tensor, state: HyenaState) -> tuple[Tensor, HyenaState]:
+        """Map a chunk x (B, L, D) that follows T tokens to (B, L, D), in O((T + L) log(T + L))."""
+        check_chunk("hyena", x, self.d_model)
+        (*gates, v), conv = self._short_conv(x, state.conv)
+        n_past = state.history[0].shape[1]
+        filters = self.filter(n_past + x.shape[1])
+        history = []
+        for gate, h, skip, past in zip(gates, filters, self.D, state.history, strict=True):
+            inputs = torch.cat([past.to(v.dtype), v], dim=1)
+            history.append(inputs.to(past.dtype))
+            v = gate * long_conv(inputs, h, D=skip)[:, n_past:]
+        return self.out_proj(v), HyenaState(conv, tuple(history))
+
+    def step(self, x_t: Tensor, state: HyenaState) -> tuple[Tensor, HyenaState]:
+        """Map one token x_t (B, D) that follows T tokens to (B, D), in O(T): one dot product a channel."""
+        (*gates, v), conv = self._short_conv(x_t.unsqueeze(1), state.conv)
+        filters = self.filter(state.history[0].shape[1] + 1)
+        history = []
+        for gate, h, skip, past in zip(gates, filters, self.D, state.history, strict=True):
+            inputs = torch.cat([past.to(v.dtype), v], dim=1)
+            history.append(inputs.to(past.dtype))
+            y = torch.einsum("btd,dt->bd", inputs, h.to(v.dtype).flip(-1)).unsqueeze(1)
+            v = gate * (y + skip.to(v.dtype) * v)
+        return self.out_proj(v).squeeze(1), HyenaState(conv, tuple(history))
+
+    def _short_conv(self, x: Tensor, state: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return the gates and the value after the short convolution, each (B, L, D), and its state."""
+        u = self.in_proj(x)
+        u, conv = causal_conv1d(
+            u,
+            self.conv1d.weight.squeeze(1),
+            self.conv1d.bias,
+            initial_state=state,
+            return_final_state=True,
+        )
+        return u.chunk(self.order + 1, dim=-1), conv.to(state.dtype)

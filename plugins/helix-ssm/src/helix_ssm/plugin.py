@@ -1,0 +1,94 @@
+"""What helix-ssm offers: layers, op contracts, and the pure-PyTorch backend that speeds them up."""
+
+from __future__ import annotations
+
+import helix_kernel
+from helix_kernel import Component
+
+
+@helix_kernel.hookimpl
+def helix_layers() -> list[Component]:
+    """Return the layers."""
+    return [
+        Component(
+            name="linear",
+            target="helix_ssm.layers.mlp:Linear",
+            config="helix_ssm.config:LinearConfig",
+            summary="Affine map of each token",
+        ),
+        Component(
+            name="rms-norm",
+            target="helix_ssm.layers.rms_norm:RMSNorm",
+            config="helix_ssm.config:RMSNormConfig",
+            summary="Root-mean-square normalisation of each token (Zhang and Sennrich 2019)",
+        ),
+        Component(
+            name="mlp",
+            target="helix_ssm.layers.mlp:MLP",
+            config="helix_ssm.config:MLPConfig",
+            summary="Feed-forward network with SiLU, GELU or SwiGLU",
+        ),
+        Component(
+            name="mamba",
+            target="helix_ssm.layers.mamba:Mamba",
+            config="helix_ssm.config:MambaConfig",
+            summary="Selective state-space layer (Gu and Dao 2023)",
+        ),
+        Component(
+            name="s4d",
+            target="helix_ssm.layers.s4d:S4D",
+            config="helix_ssm.config:S4DConfig",
+            summary="Diagonal state-space layer (Gu et al. 2022)",
+        ),
+        Component(
+            name="hyena",
+            target="helix_ssm.layers.hyena:Hyena",
+            config="helix_ssm.config:HyenaConfig",
+            summary="Gated long convolutions with implicit filters (Poli et al. 2023)",
+        ),
+        Component(
+            name="language-model",
+            target="helix_ssm.layers.language_model:LanguageModel",
+            config="helix_ssm.config:LanguageModelConfig",
+            summary="Next-token model: embedding, residual blocks of any mixer, norm, head",
+        ),
+    ]
+
+
+@helix_kernel.hookimpl
+def helix_ops() -> list[Component]:
+    """Return the op contracts."""
+    return [
+        Component(
+            name="selective_scan",
+            target="helix_ssm.ops.selective_scan:contract",
+            summary="Linear recurrence whose step, input and output depend on the token",
+        ),
+        Component(
+            name="causal_conv1d",
+            target="helix_ssm.ops.causal_conv1d:contract",
+            summary="Short depthwise causal convolution with an optional SiLU",
+        ),
+        Component(
+            name="long_conv",
+            target="helix_ssm.ops.long_conv:contract",
+            summary="Causal convolution with a filter as long as the sequence",
+        ),
+        Component(
+            name="rms_norm",
+            target="helix_ssm.ops.rms_norm:contract",
+            summary="Root-mean-square norm with optional gate and residual",
+        ),
+    ]
+
+
+@helix_kernel.hookimpl
+def helix_backends() -> list[Component]:
+    """Return the backends."""
+    return [
+        Component(
+            name="torch-chunked",
+            target="helix_ssm.ops.chunked:ChunkedBackend",
+            summary="Ops in plain PyTorch, in chunks that fit the cache, on any device",
+        ),
+    ]

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from helix_kernel.errors import ArgumentError
+from helix_kernel.testing.layers import LayerSuite
+from helix_ssm.layers.hyena import Hyena
+from helix_ssm.layers.hyena_filter import HyenaFilter
+
+
+class TestHyena(LayerSuite):
+    def make_layer(self):
+        return Hyena(self.d_model)
+
+
+class TestHyenaOfOrderThree(LayerSuite):
+    def make_layer(self):
+        return Hyena(
+            self.d_model, order=3, d_conv=2, time_scale=16.0, n_frequencies=2, d_filter=8, n_filter_layers=1
+        )
+
+
+def make_filter(**changed):
+    options = {
+        "n_filters": 2,
+        "time_scale": 64.0,
+        "n_frequencies": 3,
+        "width": 8,
+        "n_layers": 2,
+        "frequency": 5.0,
+    }
+    return HyenaFilter(4, **{**options, **changed})
+
+
+def test_agrees_with_the_papers_recurrence_by_numpys_convolution():
+    """Definition 3.1 of arXiv:2302.10866, one channel at a time."""
+    torch.manual_seed(0)
+    layer = Hyena(4).double()
+    x = torch.randn(1, 30, 4, dtype=torch.float64)
+    w = {name: tensor.numpy() for name, tensor in layer.state_dict().items()}
+    u = x[0].numpy() @ w["in_proj.weight"].T + w["in_proj.bias"]
+    taps = w["conv1d.weight"][:, 0, ::-1]
+    u = np.stack([np.convolve(u[:, c], taps[c])[:30] for c in range(12)], 1) + w["conv1d.bias"]
+    *gates, v = np.split(u, 3, axis=1)
+    h = layer.filter(30).detach().numpy()
+    for n, gate in enumerate(gates):
+        convolved = np.stack([np.convolve(h[n, c], v[:, c])[:30] for c in range(4)], 1)
+        v = gate * (convolved + w["D"][n] * v)
+    expected = v @ w["out_proj.weight"].T + w["out_proj.bias"]
+    np.testing.assert_allclose(layer(x)[0].detach().numpy(), expected, rtol=1e-9, atol=1e-10)
+
+
+def test_a_filter_is_the_same_for_every_length():
+    filters = make_filter()
+    torch.testing.assert_close(filters(300)[..., :7], filters(7))
+    assert filters(0).shape == (2, 4, 0)
+
+
+def test_windows_have_unit_energy_and_die_away_on_the_scale_of_time():
+    for time_scale in (16.0, 128.0):
+        filters = make_filter(time_scale=time_scale)
+        t = torch.arange(8 * time_scale, dtype=torch.float64) / time_scale
+        window = filters._window(t)
+        torch.testing.assert_close(window.square().sum(0), torch.ones(4, dtype=torch.float64))
+        after = window[int(1.5 * time_scale)] / window[0]
+        torch.testing.assert_close(after[0].item(), 0.01)
+        assert (after <= 0.01 + 1e-9).all()
+
+
+def test_one_unit_of_time_is_time_scale_tokens():
+    slow, fast = make_filter(time_scale=64.0), make_filter(time_scale=32.0)
+    fast.load_state_dict(slow.state_dict())
+    ratio = slow(64)[..., ::2] / fast(32)
+    # The same function of time but for the constant that gives each window unit energy.
+    torch.testing.assert_close(ratio, ratio[..., :1].expand_as(ratio), rtol=1e-3, atol=1e-4)
+
+
+def test_the_state_holds_all_inputs_of_each_long_convolution():
+    layer = Hyena(4)
+    state = layer.init_state(2)
+    for t in range(5):
+        assert [tuple(past.shape) for past in state.history] == [(2, t, 4)] * 2
+        _, state = layer.step(torch.randn(2, 4), state)
+
+
+def test_autocast_keeps_the_filter_in_float32():
+    torch.manual_seed(0)
+    layer, x = Hyena(16), torch.randn(2, 9, 16)
+    expected = layer.filter(9)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer.filter(9).equal(expected)
+        y = layer(x)
+        y_0, _ = layer.step(x[:, 0], layer.init_state(2))
+    assert y.dtype == y_0.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), layer(x), rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "d_model",
+        "order",
+        "d_conv",
+        "n_frequencies",
+        "d_filter",
+        "n_filter_layers",
+        "time_scale",
+        "filter_frequency",
+    ],
+)
+def test_a_wrong_argument_is_named(wrong):
+    with pytest.raises(ArgumentError, match=f"hyena: {wrong} is 0, allowed is >"):
+        Hyena(**{"d_model": 8, wrong: 0})

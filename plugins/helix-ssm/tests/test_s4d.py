@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.signal
+import torch
+
+from helix_kernel.errors import ArgumentError
+from helix_kernel.testing.layers import LayerSuite
+from helix_ssm.layers.s4d import S4D, initial_modes
+
+INITS = ("lin", "inv", "real")
+
+
+class TestS4DLin(LayerSuite):
+    def make_layer(self):
+        return S4D(self.d_model, d_state=8)
+
+
+class TestS4DInv(LayerSuite):
+    def make_layer(self):
+        return S4D(self.d_model, d_state=8, init="inv")
+
+
+class TestS4DReal(LayerSuite):
+    def make_layer(self):
+        return S4D(self.d_model, d_state=5, init="real")
+
+
+def continuous_system(layer, channel):
+    """Return scipy's (A, B, C, D) of one channel with all of its conjugate modes written out."""
+    A = -layer.A_log[channel].exp()
+    C = layer.C[channel]
+    if layer.A_imag is not None:
+        A = torch.complex(A, layer.A_imag[channel])
+        C = torch.view_as_complex(C.contiguous())
+        A, C = torch.cat([A, A.conj()]), torch.cat([C, C.conj()])
+    A, C = A.detach().numpy(), C.detach().numpy()
+    return np.diag(A), np.ones((len(A), 1)), C[None], np.array([[layer.D[channel].item()]])
+
+
+@pytest.mark.parametrize("init", INITS)
+def test_each_channel_is_scipys_zero_order_hold_system(init):
+    torch.manual_seed(0)
+    layer = S4D(3, d_state=6, init=init).double()
+    x = torch.randn(1, 40, 3, dtype=torch.float64)
+    y = layer._convolve(x)
+    for channel in range(3):
+        dt = layer.log_dt[channel].exp().item()
+        A, B, C, D, _ = scipy.signal.cont2discrete(continuous_system(layer, channel), dt, method="zoh")
+        h, expected = np.zeros(len(A)), []
+        for u in x[0, :, channel].tolist():
+            h = A @ h + B[:, 0] * u
+            expected.append((C @ h)[0] + D[0, 0] * u)
+        np.testing.assert_allclose(
+            y[0, :, channel].detach().numpy(), np.real(expected), rtol=1e-9, atol=1e-10
+        )
+
+
+def test_kernel_is_scipys_impulse_response():
+    torch.manual_seed(0)
+    layer = S4D(1, d_state=4, init="real").double()
+    A, B, C, _ = continuous_system(layer, 0)
+    dt = layer.log_dt[0].exp().item()
+    A, B, C, D, _ = scipy.signal.cont2discrete((A, B, C, np.zeros((1, 1))), dt, method="zoh")
+    _, (response,) = scipy.signal.dimpulse((A, B, C, D, dt), n=21)
+    # scipy reads out the state before the input enters it, so that its response comes one step later.
+    np.testing.assert_allclose(layer.kernel(20)[0].detach().numpy(), response[1:, 0], rtol=1e-9)
+
+
+def test_initial_modes_are_the_papers():
+    n = np.arange(4)
+    np.testing.assert_allclose(initial_modes("lin", 8).numpy(), -0.5 + 1j * math.pi * n, rtol=1e-6)
+    inverse_law = -0.5 + 1j * 8 / math.pi * (8 / (2 * n + 1) - 1)
+    np.testing.assert_allclose(initial_modes("inv", 8).numpy(), inverse_law, rtol=1e-6)
+    np.testing.assert_allclose(initial_modes("real", 4).numpy(), [-1, -2, -3, -4])
+
+
+def test_modes_stay_stable_however_they_are_trained():
+    layer = S4D(2, d_state=4)
+    torch.nn.init.normal_(layer.A_log, std=3)
+    rate, _, _ = layer._system()
+    assert (rate.exp().abs() < 1).all()
+
+
+def test_autocast_keeps_the_kernel_in_float32():
+    torch.manual_seed(0)
+    for init in INITS:
+        layer, x = S4D(16, d_state=8, init=init), torch.randn(2, 9, 16)
+        expected = layer.kernel(9)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert layer.kernel(9).equal(expected)
+            y = layer(x)
+        assert y.dtype == torch.bfloat16
+        torch.testing.assert_close(y.float(), layer(x), rtol=0.1, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"d_model": 0}, "d_model is 0"),
+        ({"d_state": 0}, "d_state is 0"),
+        ({"d_state": 5}, "d_state is 5, allowed is an even number"),
+        ({"init": "linear"}, "init is 'linear', allowed are 'lin', 'inv', 'real'. Did you mean 'lin'"),
+        ({"dt_min": 1.0}, "allowed is 0 < dt_min <= dt_max"),
+    ],
+)
+def test_a_wrong_argument_is_named(wrong, message):
+    with pytest.raises(ArgumentError, match=message):
+        S4D(**{"d_model": 8, **wrong})
