@@ -1,0 +1,36 @@
+# `make demo` and `make test` set up what they need in .venv, once, and again when a requirement changes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+REQUIREMENTS := .ci/requirements.txt constraints.txt $(wildcard pyproject.toml */pyproject.toml plugins/*/pyproject.toml)
+
+.PHONY: demo test test-all lint bench clean
+
+demo: $(VENV)/stamp
+	@$(BIN)/python docs/examples/demo.py
+
+test: $(VENV)/stamp lint
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-all: $(VENV)/stamp lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/stamp
+	$(BIN)/python tests/benchmarks/kernel/run.py --write
+
+clean:
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache
+
+# Build isolation is off so that no build environment resolves torch, and one hatchling serves all.
+$(VENV)/stamp: $(REQUIREMENTS)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt hatchling editables
+	$(PIP) install --quiet --no-build-isolation --constraint constraints.txt --requirement .ci/requirements.txt
+	@touch $@

@@ -1,0 +1,161 @@
+"""Opens what a run saved: checks that its components are installed, builds its model, loads weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from helix_kernel import checkpoint as _checkpoint
+from helix_kernel.config import Config, resolve_document
+from helix_kernel.errors import ConfigError, IncompatibleCheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from helix_kernel.kernel import Kernel
+
+
+@attrs.frozen(kw_only=True)
+class SavedRun:
+    """A checkpoint with the config that it was made by.
+
+    Args:
+        path: The checkpoint.
+        attributes: What the run recorded: ``config``, ``components``, ``step`` and more.
+    """
+
+    path: Path
+    attributes: Mapping[str, Any]
+
+    def config(self, sections: Sequence[str] | None = None, *, kernel: Kernel | None = None) -> Config:
+        """Return the run's config, or only some sections of it.
+
+        Raises:
+            IncompatibleCheckpointError: A component's provider is not installed, has another
+                major version, or no longer takes these options.
+        """
+        table = dict(self.attributes["config"])
+        if sections is not None:
+            table = {name: value for name, value in table.items() if name in ("kernel", *sections)}
+        self.check_providers(_uses(table), kernel)
+        try:
+            return resolve_document(table, source=str(self.path), kernel=kernel)
+        except ConfigError as error:
+            raise IncompatibleCheckpointError(f"its config no longer holds here. {error}") from error
+
+    def check_providers(self, used: set[str], kernel: Kernel | None = None) -> None:
+        """Compare the providers that a checkpoint needs with those installed.
+
+        Args:
+            used: Qualified names of the components needed.
+            kernel: What is installed; all plugins if left out.
+
+        Raises:
+            IncompatibleCheckpointError: Names each difference and the command that mends it.
+        """
+        from helix_kernel.kernel import default_kernel
+
+        plugins = (kernel or default_kernel()).plugins
+        installed = {plugin.provider: plugin.version for plugin in plugins}
+        needed = {
+            qualified.partition(":")[0]: version
+            for name, version in self.attributes.get("components", {}).items()
+            if (qualified := name.rpartition("/")[2]) in used
+        }
+        wrong = [_difference(p, v, installed.get(p)) for p, v in sorted(needed.items())]
+        found = [line for line in wrong if line]
+        if found:
+            raise IncompatibleCheckpointError("\n  ".join([f"{self.path} cannot be opened here:", *found]))
+
+
+@attrs.frozen(kw_only=True)
+class OpenedModel:
+    """A model with its weights, and the run that they come from."""
+
+    model: Any
+    run: SavedRun
+
+
+def open_run(checkpoint: str | Path) -> SavedRun:
+    """Open a checkpoint, or the newest good one of a run's directory. Imports no torch.
+
+    Raises:
+        CheckpointError: It is missing, damaged, or not one that a run saved.
+    """
+    path = _checkpoint.resolve(checkpoint)
+    attributes = _checkpoint.Checkpoint.open(path).attributes
+    if "config" not in attributes:
+        raise IncompatibleCheckpointError(f"{path} holds arrays but no config; it was not saved by a run")
+    return SavedRun(path=path, attributes=attributes)
+
+
+def open_model(checkpoint: str | Path, *, kernel: Kernel | None = None) -> OpenedModel:
+    """Build a checkpoint's model and load its weights; see `helix_kernel.load_model`."""
+    run = open_run(checkpoint)
+    config = run.config(["model"], kernel=kernel)
+    model = config.kernel.build("layer", config["model"])
+    weights = _checkpoint.load(run.path, only=["model"], as_torch=True)["model"]
+    load_weights(model, weights, str(run.path))
+    return OpenedModel(model=model.eval(), run=run)
+
+
+def load_weights(module: Any, weights: Mapping[str, Any], source: str) -> None:
+    """Load nested weights into a module, or nothing at all where they do not fit.
+
+    Args:
+        module: An ``nn.Module``.
+        weights: Tensors nested as the module's names are.
+        source: Where they come from, for the message.
+
+    Raises:
+        IncompatibleCheckpointError: Names the tensors that are missing, left over or of another
+            shape.
+    """
+    flat = dict(_flatten(weights))
+    own = module.state_dict()
+    found = [f"missing: {name} {_shape(own[name])}" for name in own if name not in flat]
+    found += [f"left over: {name} {_shape(flat[name])}" for name in flat if name not in own]
+    found += [
+        f"{name}: {_shape(flat[name])} in the checkpoint, {_shape(own[name])} in the model"
+        for name in own
+        if name in flat and own[name].shape != flat[name].shape
+    ]
+    if found:
+        shown = [*found[:8], *([f"and {len(found) - 8} more"] if len(found) > 8 else [])]
+        head = f"{source} holds the weights of another architecture than the config's:"
+        raise IncompatibleCheckpointError("\n  ".join([head, *shown]))
+    module.load_state_dict(flat)
+
+
+def _difference(provider: str, saved: str, installed: str | None) -> str | None:
+    if installed is None:
+        return f"it needs {provider} {saved}, which is not installed: pip install {provider}=={saved}"
+    if installed.partition(".")[0] != saved.partition(".")[0]:
+        return (
+            f"it needs {provider} {saved}, installed is {installed}, another major version: "
+            f"pip install {provider}=={saved}"
+        )
+    return None
+
+
+def _uses(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        own = {value["use"]} if isinstance(value.get("use"), str) else set()
+        return own.union(*(_uses(item) for item in value.values()))
+    if isinstance(value, list | tuple):
+        return set().union(*(_uses(item) for item in value))
+    return set()
+
+
+def _flatten(nested: Mapping[str, Any], prefix: str = "") -> Any:
+    for name, value in nested.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _shape(tensor: Any) -> str:
+    return str(tuple(tensor.shape))

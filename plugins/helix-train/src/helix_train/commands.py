@@ -1,0 +1,122 @@
+"""The commands `helix train`, `helix eval` and `helix generate`."""
+
+from __future__ import annotations
+
+import json as _json
+import sys
+from typing import Any
+
+from helix_kernel import load_config
+from helix_kernel.errors import InputError
+from helix_kernel.restore import open_model
+
+
+def train(file: str, /, *overrides: str, json: bool = False) -> None:
+    """Train what a config describes.
+
+    Args:
+        file: The TOML file.
+        overrides: Assignments such as ``model.d_model=512`` or ``trainer.resume=true``.
+        json: Print one JSON object at the end.
+    """
+    from helix_train.progress import Progress
+
+    config = load_config(file, overrides)
+    trainer = config.kernel.build("trainer", config["trainer"], config=config)
+    result = trainer.fit(Progress())
+    evaluation = result.evaluation
+    _print(
+        {
+            "step": result.step,
+            "bits_per_byte": evaluation.bits_per_byte if evaluation else None,
+            "checkpoint": str(result.checkpoint),
+            "metrics": str(result.metrics),
+            "plot": str(result.plot) if result.plot else None,
+        },
+        as_json=json,
+    )
+
+
+def evaluate(checkpoint: str, /, *, baselines: bool = False, json: bool = False) -> None:
+    """Measure a checkpoint's model on the held-out part of its data.
+
+    Args:
+        checkpoint: A checkpoint, or a run's directory (its newest good checkpoint).
+        baselines: Compress the same bytes with general compressors too, primed with the
+            training part.
+        json: Print one JSON object.
+    """
+    from helix_train.evaluation import evaluate as measure
+
+    opened = open_model(checkpoint)
+    config = opened.run.config(["data"])
+    dataset = config.kernel.build("dataset", config["data"])
+    found = measure(
+        opened.model, dataset.held_out(), seq_len=dataset.seq_len, batch_size=dataset.batch_size
+    )
+    results = {
+        "checkpoint": str(opened.run.path),
+        "step": opened.run.attributes["step"],
+        "bits_per_byte": found.bits_per_byte,
+        "bytes": found.n_bytes,
+    }
+    if opened.run.attributes["data_fingerprint"] != dataset.fingerprint:
+        print("note: the data differ from those that this checkpoint was trained on", file=sys.stderr)
+    _print({**results, **(_baselines(dataset) if baselines else {})}, as_json=json)
+
+
+def generate(
+    checkpoint: str,
+    /,
+    *,
+    prompt: str,
+    n_bytes: int = 400,
+    temperature: float = 0.7,
+    top_k: int = 0,
+    seed: int = 0,
+    json: bool = False,
+) -> None:
+    """Continue a prompt with a checkpoint's model.
+
+    Args:
+        checkpoint: A checkpoint, or a run's directory (its newest good checkpoint).
+        prompt: Text to continue.
+        n_bytes: How many bytes to add.
+        temperature: Below 1 more likely bytes, 0 always the likeliest.
+        top_k: Sample among this many likeliest bytes; 0: among all.
+        seed: Seed of the sampling.
+        json: Print one JSON object.
+    """
+    from helix_train.generation import generate_bytes
+
+    opened = open_model(checkpoint)
+    start = prompt.encode()
+    stream = generate_bytes(
+        opened.model, start, n_bytes, temperature=temperature, top_k=top_k, seed=seed
+    )
+    if json:
+        text = bytes(stream).decode("utf-8", "replace")
+        _print({"checkpoint": str(opened.run.path), "prompt": prompt, "text": text}, as_json=True)
+        return
+    sys.stdout.buffer.write(start)
+    for byte in stream:
+        sys.stdout.buffer.write(bytes([byte]))
+        sys.stdout.buffer.flush()
+    sys.stdout.buffer.write(b"\n")
+
+
+def _baselines(dataset: Any) -> dict[str, float]:
+    measure = getattr(dataset, "compressed_bits_per_byte", None)
+    if measure is None:
+        raise InputError(f"--baselines: {type(dataset).__name__} holds no bytes to compress")
+    found: dict[str, float] = measure()
+    return found
+
+
+def _print(results: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(_json.dumps(results))
+        return
+    for key, value in results.items():
+        shown = f"{value:.4f}" if isinstance(value, float) else "-" if value is None else value
+        print(f"{key.replace('_', ' '):<14} {shown}")

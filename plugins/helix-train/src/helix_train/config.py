@@ -1,0 +1,34 @@
+"""The options of the trainer. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import attrs
+
+from helix_kernel import option
+
+
+@attrs.frozen(kw_only=True)
+class TrainerConfig:
+    """How long to train, from what seed, in what precision, and what to keep on disk."""
+
+    config: Any = option(help="the whole config; added by `helix train`")
+    steps: int = option(help="optimizer steps of the whole run", ge=1)
+    out: str = option("runs/helix", help="the run's directory")
+    seed: int = option(0, help="seed of initialisation, dropout and the order of data", ge=0)
+    resume: bool | str = option(
+        False,
+        help='true: from the newest checkpoint in `out`; "auto": the same if there is one; or a path',
+    )
+    checkpoint_every: int = option(100, help="steps between checkpoints; the last step always has one", ge=1)
+    keep: int = option(3, help="checkpoints that stay on disk", ge=1)
+    validate_every: int = option(0, help="steps between validations; 0: only after the last", ge=0)
+    log_every: int = option(10, help="steps between lines of metrics.jsonl", ge=1)
+    accumulate: int = option(1, help="batches whose gradients are averaged for one step", ge=1)
+    clip_norm: float = option(1.0, help="largest norm of the gradient; 0: no limit", ge=0)
+    precision: Literal["fp32", "bf16"] = option("fp32", help="bf16 runs the forward pass under autocast")
+    activation_checkpointing: bool = option(
+        False, help="recompute blocks in the backward pass instead of keeping their activations"
+    )
+    device: str = option("auto", help="auto: the accelerator if there is one, else cpu")

@@ -1,0 +1,108 @@
+"""The losses, optimizers and schedules that helix-train offers, as records. Imports no torch."""
+
+from __future__ import annotations
+
+from helix_kernel import Component
+
+_LOSSES = "helix_train.losses"
+_OPTIMIZERS = "helix_train.optimizers"
+_SCHEDULES = "helix_train.schedules"
+
+LOSSES = (
+    Component(
+        name="cross-entropy",
+        target=f"{_LOSSES}.classification:CrossEntropy",
+        config=f"{_LOSSES}.config:CrossEntropyConfig",
+        summary="Negative log-likelihood of integer targets under softmax",
+    ),
+    Component(
+        name="mse",
+        target=f"{_LOSSES}.regression:MSE",
+        config=f"{_LOSSES}.config:MSEConfig",
+        summary="Squared difference",
+    ),
+    Component(
+        name="l1",
+        target=f"{_LOSSES}.regression:L1",
+        config=f"{_LOSSES}.config:L1Config",
+        summary="Absolute difference",
+    ),
+    Component(
+        name="smooth-l1",
+        target=f"{_LOSSES}.regression:SmoothL1",
+        config=f"{_LOSSES}.config:SmoothL1Config",
+        summary="Squared difference near zero, absolute further out",
+    ),
+    Component(
+        name="bce-with-logits",
+        target=f"{_LOSSES}.classification:BCEWithLogits",
+        config=f"{_LOSSES}.config:BCEWithLogitsConfig",
+        summary="Binary cross-entropy of logits",
+    ),
+    Component(
+        name="focal",
+        target=f"{_LOSSES}.classification:Focal",
+        config=f"{_LOSSES}.config:FocalConfig",
+        summary="Cross-entropy that counts well-classified targets less",
+    ),
+)
+
+OPTIMIZERS = (
+    Component(
+        name="sgd",
+        target="torch.optim:SGD",
+        config=f"{_OPTIMIZERS}.config:SGDConfig",
+        summary="Gradient descent with momentum",
+    ),
+    Component(
+        name="adam",
+        target="torch.optim:Adam",
+        config=f"{_OPTIMIZERS}.config:AdamConfig",
+        summary="Adaptive moments (Kingma & Ba 2015)",
+    ),
+    Component(
+        name="adamw",
+        target="torch.optim:AdamW",
+        config=f"{_OPTIMIZERS}.config:AdamWConfig",
+        summary="Adam with decoupled weight decay (Loshchilov & Hutter 2019)",
+    ),
+    Component(
+        name="rmsprop",
+        target="torch.optim:RMSprop",
+        config=f"{_OPTIMIZERS}.config:RMSpropConfig",
+        summary="Gradient over its root mean square",
+    ),
+    Component(
+        name="lion",
+        target=f"{_OPTIMIZERS}.lion:Lion",
+        config=f"{_OPTIMIZERS}.config:LionConfig",
+        summary="Sign of an interpolated momentum (Chen et al. 2023)",
+    ),
+)
+
+SCHEDULES = (
+    Component(
+        name="constant",
+        target=f"{_SCHEDULES}.decay:Constant",
+        config=f"{_SCHEDULES}.config:ConstantConfig",
+        summary="The full rate throughout",
+    ),
+    Component(
+        name="linear",
+        target=f"{_SCHEDULES}.decay:Linear",
+        config=f"{_SCHEDULES}.config:LinearConfig",
+        summary="A straight line down to the final rate",
+    ),
+    Component(
+        name="exponential",
+        target=f"{_SCHEDULES}.decay:Exponential",
+        config=f"{_SCHEDULES}.config:ExponentialConfig",
+        summary="The same factor at every step, down to the final rate",
+    ),
+    Component(
+        name="cosine",
+        target=f"{_SCHEDULES}.decay:Cosine",
+        config=f"{_SCHEDULES}.config:CosineConfig",
+        summary="Half a cosine wave down to the final rate",
+    ),
+)

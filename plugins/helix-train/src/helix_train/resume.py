@@ -1,0 +1,105 @@
+"""Finds the checkpoint that a run goes on from, and puts its state back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from helix_kernel import checkpoint as checkpoints
+from helix_kernel.errors import CheckpointError, InputError
+from helix_kernel.restore import load_weights, open_run
+from helix_train.state import load_optimizer_state, load_rng_state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import torch
+
+_FREE_TO_CHANGE = ("trainer.steps", "trainer.out", "trainer.resume", "kernel.components")
+
+
+@attrs.frozen(kw_only=True)
+class Start:
+    """A checkpoint to go on from.
+
+    Args:
+        checkpoint: Its path.
+        attributes: What the earlier run recorded.
+    """
+
+    checkpoint: Path
+    attributes: Mapping[str, Any]
+
+    @property
+    def step(self) -> int:
+        """How many steps are done."""
+        return int(self.attributes["step"])
+
+    def differences(self, attributes: Mapping[str, Any]) -> Iterator[str]:
+        """Yield a line for each thing that keeps the run from being the same as an uninterrupted one."""
+        before, now = dict(_leaves(self.attributes["config"])), dict(_leaves(attributes["config"]))
+        for path in sorted(before.keys() | now.keys()):
+            if before.get(path) != now.get(path) and not path.startswith(_FREE_TO_CHANGE):
+                yield f"note: {path} was {before.get(path)!r} in the checkpoint, is {now.get(path)!r} now"
+        for key in ("data_fingerprint", "ops"):
+            if self.attributes.get(key) != attributes[key]:
+                yield f"note: {key} was {self.attributes.get(key)} in the checkpoint, is {attributes[key]} now"
+        for key, value in attributes["environment"].items():
+            saved = self.attributes["environment"].get(key)
+            if saved != value:
+                yield f"note: {key} was {saved} in the checkpoint, is {value} now; results may differ in rounding"
+
+
+def find_start(out: Path, resume: bool | str) -> Start | None:  # noqa: FBT001 - the config's own value
+    """Return what to go on from, or None for a run from the beginning.
+
+    Args:
+        out: The run's directory.
+        resume: False, True (from the newest checkpoint in `out`), "auto" (the same if there is
+            one), or a checkpoint's path.
+
+    Raises:
+        InputError: `resume` is False and `out` holds checkpoints already.
+        CheckpointError: There is nothing to resume from, or it is damaged.
+        IncompatibleCheckpointError: A component's provider is missing or has another major version.
+    """
+    saved = any((out / "checkpoints").glob("step-*"))
+    if resume is False:
+        if saved:
+            raise InputError(
+                f"trainer.out: {str(out)!r} holds checkpoints already; go on with trainer.resume=true, "
+                "or choose another trainer.out"
+            )
+        return None
+    if resume == "auto" and not saved:
+        return None
+    if resume is True and not saved:
+        raise CheckpointError(
+            f"trainer.resume: there is no checkpoint in {str(out / 'checkpoints')!r}; check trainer.out, "
+            'or set trainer.resume="auto" to begin where there is none'
+        )
+    run = open_run(out if resume in (True, "auto") else str(resume))
+    run.config()
+    return Start(checkpoint=run.path, attributes=run.attributes)
+
+
+def restore(start: Start, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put the state of a checkpoint back: weights, optimizer and random number generators.
+
+    Raises:
+        IncompatibleCheckpointError: The checkpoint is of another architecture.
+    """
+    state = checkpoints.load(start.checkpoint, as_torch=True)
+    load_weights(model, state["model"], str(start.checkpoint))
+    load_optimizer_state(optimizer, model, state["optimizer"])
+    load_rng_state(state["rng"])
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}" if path else key)
+    else:
+        yield path, value

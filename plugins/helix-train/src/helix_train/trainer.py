@@ -1,0 +1,287 @@
+"""The trainer: one process, a loop that reads top to bottom, and an exact resume."""
+
+from __future__ import annotations
+
+import math
+import platform
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+import helix_train
+from helix_kernel.checkpoint import CheckpointManager
+from helix_kernel.errors import ArgumentError, HelixError
+from helix_train.evaluation import Evaluation, evaluate
+from helix_train.plot import draw_loss_curve
+from helix_train.records import Recorder, read_records
+from helix_train.resume import Start, find_start, restore
+from helix_train.state import nest, optimizer_state, parameter_groups, rng_state
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from helix_kernel import Config
+    from helix_kernel.config import Resolved
+    from helix_train.progress import Progress
+
+
+@attrs.frozen(kw_only=True)
+class Result:
+    """What a run came to.
+
+    Args:
+        step: Steps done.
+        evaluation: The model on the held-out part; None where nothing is held out.
+        checkpoint: The last checkpoint.
+        metrics: The file of metrics.
+        plot: The loss curve, or None where it could not be drawn.
+    """
+
+    step: int
+    evaluation: Evaluation | None
+    checkpoint: Path
+    metrics: Path
+    plot: Path | None
+
+
+class Trainer:
+    """Trains the model of a config: forward, loss, backward, clip, step.
+
+    Args:
+        config: The whole config; its sections name the model, data, loss, optimizer and schedule.
+        steps: Optimizer steps of the whole run.
+        out: The run's directory.
+        seed: Seed of initialisation, dropout and the order of data.
+        resume: False, True (from the newest checkpoint in `out`), "auto" (the same if there is
+            one), or a checkpoint's path.
+        checkpoint_every: Steps between checkpoints.
+        keep: Checkpoints that stay on disk.
+        validate_every: Steps between validations; 0: only after the last.
+        log_every: Steps between lines of metrics.
+        accumulate: Batches whose gradients are averaged for one step.
+        clip_norm: Largest norm of the gradient; 0: no limit.
+        precision: "fp32", or "bf16" for a forward pass under autocast.
+        activation_checkpointing: Recompute blocks in the backward pass.
+        device: "auto", or a device's name.
+
+    Raises:
+        ArgumentError: The device does not exist, or the model cannot recompute its blocks.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        steps: int,
+        out: str = "runs/helix",
+        seed: int = 0,
+        resume: bool | str = False,
+        checkpoint_every: int = 100,
+        keep: int = 3,
+        validate_every: int = 0,
+        log_every: int = 10,
+        accumulate: int = 1,
+        clip_norm: float = 1.0,
+        precision: str = "fp32",
+        activation_checkpointing: bool = False,
+        device: str = "auto",
+    ) -> None:
+        self.config = config
+        self.steps = steps
+        self.out = Path(out)
+        self.seed = seed
+        self.resume = resume
+        self.checkpoint_every = checkpoint_every
+        self.validate_every = validate_every
+        self.log_every = log_every
+        self.accumulate = accumulate
+        self.clip_norm = clip_norm
+        self.precision = precision
+        self.device = _device(device)
+        self.start: Start | None = find_start(self.out, resume)
+        self._build(activation_checkpointing=activation_checkpointing)
+        self._manager = CheckpointManager(self.out / "checkpoints", keep=keep)
+        self._checkpoint = self.out / "checkpoints"
+        self.step = 0
+
+    def fit(self, progress: Progress) -> Result:
+        """Train to the last step, evaluating and saving on the way, and draw the loss curve.
+
+        Args:
+            progress: Shows what happens.
+
+        Raises:
+            HelixError: The loss is no longer finite; checkpoints stay as they were.
+            IncompatibleCheckpointError: The checkpoint to resume from does not fit this config.
+        """
+        self._begin(progress)
+        self.model.train()
+        evaluation = None
+        while self.step < self.steps:
+            rate = self._set_learning_rate()
+            loss = self._accumulate_gradients()
+            norm = clip_grad_norm_(self.model.parameters(), self.clip_norm or math.inf)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.step += 1
+            if self._is_due(self.log_every):
+                self._record(float(loss), float(norm), rate)
+            evaluation = self._validate() if self._is_due(self.validate_every) else None
+            if self._is_due(self.checkpoint_every):
+                self._checkpoint = self._save()
+        return self._finish(evaluation)
+
+    def _build(self, *, activation_checkpointing: bool) -> None:
+        kernel, config = self.config.kernel, self.config
+        self.dataset = kernel.build("dataset", config["data"])
+        self.selection = kernel.use_backends(config.settings.backends)
+        torch.manual_seed(self.seed)
+        self.model = kernel.build("layer", config["model"]).to(self.device)
+        if activation_checkpointing:
+            _recompute_blocks(self.model)
+        self.loss = kernel.build("loss", config["loss"]).to(self.device)
+        self.optimizer = kernel.build("optimizer", config["optimizer"], params=parameter_groups(self.model))
+        self.schedule = kernel.build("schedule", config["schedule"], total_steps=self.steps)
+        self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    def _begin(self, progress: Progress) -> None:
+        self._progress = progress
+        progress.note(self.dataset.describe())
+        n_parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        progress.note(f"model: {n_parameters:,} parameters on {self.device}; ops: {self.selection}")
+        if self.start:
+            restore(self.start, self.model, self.optimizer)
+            self.step, self._checkpoint = self.start.step, self.start.checkpoint
+            for note in self.start.differences(self._attributes()):
+                progress.note(note)
+            progress.note(f"resuming from {self._checkpoint} at step {self.step}")
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / "config.toml").write_text(self.config.to_toml(), encoding="utf-8")
+        self._recorder = Recorder(self.out, step=self.step, in_bits=_counts_bits(self.config["loss"]))
+        progress.begin(step=self.step, steps=self.steps)
+
+    def _finish(self, evaluation: Evaluation | None) -> Result:
+        if self.start is not None and self.step > self.steps:
+            self._progress.note(f"the checkpoint is at step {self.step}, past trainer.steps={self.steps}")
+        evaluation = evaluation or self._validate()
+        self._recorder.close()
+        plot = draw_loss_curve(read_records(self._recorder.metrics), self.out / "loss.png")
+        self._progress.close()
+        return Result(
+            step=self.step,
+            evaluation=evaluation,
+            checkpoint=self._checkpoint,
+            metrics=self._recorder.metrics,
+            plot=plot,
+        )
+
+    def _set_learning_rate(self) -> float:
+        factor = float(self.schedule(self.step))
+        for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
+            group["lr"] = base * factor
+        return self._base_rates[0] * factor
+
+    def _accumulate_gradients(self) -> torch.Tensor:
+        total = torch.zeros((), device=self.device)
+        for micro_step in range(self.step * self.accumulate, (self.step + 1) * self.accumulate):
+            batch = self.dataset.batch(seed=self.seed, step=micro_step)
+            inputs, targets = batch.inputs.to(self.device), batch.targets.to(self.device)
+            with self._autocast():
+                prediction = self.model(inputs)
+            loss = self.loss(prediction.float(), targets) / self.accumulate
+            loss.backward()
+            total += loss.detach()
+        return total
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def _is_due(self, every: int) -> bool:
+        return every > 0 and (self.step % every == 0 or self.step == self.steps)
+
+    def _record(self, loss: float, norm: float, rate: float) -> None:
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise HelixError(
+                f"loss is {loss} and the gradient's norm {norm} at step {self.step}; nothing of this step "
+                f"is saved. Lower optimizer.lr ({rate:g} here) or trainer.clip_norm, and go on with "
+                "trainer.resume=true"
+            )
+        n_tokens = self.accumulate * self.dataset.batch_size * self.dataset.seq_len
+        self._progress.update(
+            self._recorder.training(step=self.step, loss=loss, norm=norm, rate=rate, n_tokens=n_tokens)
+        )
+
+    def _validate(self) -> Evaluation | None:
+        held_out = self.dataset.held_out()
+        if len(held_out) < 2:
+            return None
+        evaluation = evaluate(
+            self.model,
+            held_out,
+            seq_len=self.dataset.seq_len,
+            batch_size=self.dataset.batch_size,
+        )
+        self._recorder.validation(step=self.step, evaluation=evaluation)
+        self._progress.note(f"step {self.step}: {evaluation.bits_per_byte:.4f} bits per byte held out")
+        return evaluation
+
+    def _save(self) -> Path:
+        state = {
+            "model": nest(self.model.state_dict()),
+            "optimizer": optimizer_state(self.optimizer, self.model),
+            "rng": rng_state(),
+            "data": {"position": torch.tensor(self.step * self.accumulate)},
+            "step": self.step,
+        }
+        return self._manager.save(self.step, state, attributes=self._attributes())
+
+    def _attributes(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "config": self.config.to_dict(),
+            "components": self.config.versions(),
+            "api": 1,
+            "ops": self.selection.summary(),
+            "data_fingerprint": self.dataset.fingerprint,
+            "environment": {
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "helix-train": helix_train.__version__,
+                "device": str(self.device),
+                "threads": torch.get_num_threads(),
+            },
+        }
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        found = torch.accelerator.current_accelerator(check_available=True)
+        return torch.device("cpu") if found is None else found
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises the latter where CUDA is not compiled in
+        reason = str(error).splitlines()[0]
+        raise ArgumentError(f"trainer.device is {name!r}, which is not available here: {reason}") from error
+    return device
+
+
+def _recompute_blocks(model: torch.nn.Module) -> None:
+    switch = getattr(model, "set_activation_checkpointing", None)
+    if switch is None:
+        raise ArgumentError(
+            f"trainer.activation_checkpointing is true, but {type(model).__name__} has no "
+            "set_activation_checkpointing(); leave it false"
+        )
+    switch(enabled=True)
+
+
+def _counts_bits(loss: Resolved) -> bool:
+    """Whether the training loss is one of predicted bytes in nats, so that it can be told in bits."""
+    return loss.component.name == "cross-entropy" and not loss.arguments.get("label_smoothing")
