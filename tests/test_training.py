@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,7 +136,7 @@ def test_changing_the_mixers_name_is_all_it_takes(mixer: str, tmp_path: Path, sm
     config.write_text(small_example.read_text().replace('use = "mamba"', f'use = "{mixer}"'))
     out = tmp_path / "run"
     helix("train", config, *SMALL, text, f"trainer.out={out}", "trainer.steps=3")
-    assert any(f"/{name}" in path for path in arrays(out) for name in ("mixer",))
+    assert any(path.startswith("model/blocks/0/mixer/") for path in arrays(out))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,13 @@ def test_every_switch_of_the_trainer_trains(
     overrides: list[str], tmp_path: Path, small_example: Path, text: str
 ):
     done = helix(
-        "train", small_example, *SMALL, text, f"trainer.out={tmp_path / 'run'}", "trainer.steps=30", *overrides
+        "train",
+        small_example,
+        *SMALL,
+        text,
+        f"trainer.out={tmp_path / 'run'}",
+        "trainer.steps=30",
+        *overrides,
     )
     records = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     losses = [record["loss"] for record in records if "loss" in record]
@@ -177,7 +184,9 @@ class TestErrors:
         assert "pip install helix-ssm" in message
 
     def test_a_dataset_path_that_does_not_exist(self, small_example: Path, tmp_path: Path):
-        message = self.failed("train", small_example, "data.paths=['nowhere.txt']", f"trainer.out={tmp_path}/r")
+        message = self.failed(
+            "train", small_example, "data.paths=['nowhere.txt']", f"trainer.out={tmp_path}/r"
+        )
         assert "nowhere.txt" in message
         assert not (tmp_path / "r").exists()
 
@@ -209,7 +218,9 @@ class TestErrors:
 
     def test_a_truncated_checkpoint(self, finished: Path, tmp_path: Path):
         copy = copied(finished, tmp_path)
-        victim = max((p for p in copy.rglob("*") if p.is_file() and "c" in p.parts), key=lambda p: p.stat().st_size)
+        victim = max(
+            (p for p in copy.rglob("*") if p.is_file() and "c" in p.parts), key=lambda p: p.stat().st_size
+        )
         victim.write_bytes(victim.read_bytes()[:-7])
         message = self.failed("generate", copy, "--prompt", "a")
         assert str(victim.relative_to(copy)).split("/c/")[0] in message
@@ -230,7 +241,5 @@ class TestErrors:
 
 
 def copied(run: Path, tmp_path: Path) -> Path:
-    import shutil
-
     newest = max((run / "checkpoints").glob("step-*"))
     return Path(shutil.copytree(newest, tmp_path / newest.name))

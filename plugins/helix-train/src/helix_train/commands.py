@@ -51,9 +51,7 @@ def evaluate(checkpoint: str, /, *, baselines: bool = False, json: bool = False)
     opened = open_model(checkpoint)
     config = opened.run.config(["data"])
     dataset = config.kernel.build("dataset", config["data"])
-    found = measure(
-        opened.model, dataset.held_out(), seq_len=dataset.seq_len, batch_size=dataset.batch_size
-    )
+    found = measure(opened.model, dataset.held_out(), seq_len=dataset.seq_len, batch_size=dataset.batch_size)
     results = {
         "checkpoint": str(opened.run.path),
         "step": opened.run.attributes["step"],
@@ -91,9 +89,7 @@ def generate(
 
     opened = open_model(checkpoint)
     start = prompt.encode()
-    stream = generate_bytes(
-        opened.model, start, n_bytes, temperature=temperature, top_k=top_k, seed=seed
-    )
+    stream = generate_bytes(opened.model, start, n_bytes, temperature=temperature, top_k=top_k, seed=seed)
     if json:
         text = bytes(stream).decode("utf-8", "replace")
         _print({"checkpoint": str(opened.run.path), "prompt": prompt, "text": text}, as_json=True)

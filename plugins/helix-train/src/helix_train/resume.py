@@ -42,14 +42,14 @@ class Start:
         before, now = dict(_leaves(self.attributes["config"])), dict(_leaves(attributes["config"]))
         for path in sorted(before.keys() | now.keys()):
             if before.get(path) != now.get(path) and not path.startswith(_FREE_TO_CHANGE):
-                yield f"note: {path} was {before.get(path)!r} in the checkpoint, is {now.get(path)!r} now"
+                yield _note(path, before.get(path), now.get(path))
         for key in ("data_fingerprint", "ops"):
             if self.attributes.get(key) != attributes[key]:
-                yield f"note: {key} was {self.attributes.get(key)} in the checkpoint, is {attributes[key]} now"
+                yield _note(key, self.attributes.get(key), attributes[key])
         for key, value in attributes["environment"].items():
             saved = self.attributes["environment"].get(key)
             if saved != value:
-                yield f"note: {key} was {saved} in the checkpoint, is {value} now; results may differ in rounding"
+                yield f"{_note(key, saved, value)}: rounding may differ"
 
 
 def find_start(out: Path, resume: bool | str) -> Start | None:  # noqa: FBT001 - the config's own value
@@ -95,6 +95,10 @@ def restore(start: Start, model: torch.nn.Module, optimizer: torch.optim.Optimiz
     load_weights(model, state["model"], str(start.checkpoint))
     load_optimizer_state(optimizer, model, state["optimizer"])
     load_rng_state(state["rng"])
+
+
+def _note(what: str, before: object, now: object) -> str:
+    return f"note: {what} was {before!r} in the checkpoint, is {now!r} now"
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

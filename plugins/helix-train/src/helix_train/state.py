@@ -40,18 +40,19 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> State:
     return flat
 
 
-def parameter_groups(model: torch.nn.Module) -> list[dict[str, Any]]:
+def parameter_groups(model: torch.nn.Module) -> list[State]:
     """Return the parameters in two groups, for optimizers that decay weights.
 
     Vectors (norms, biases) and parameters marked ``_no_weight_decay`` (a state-space model's
     A and D) are not decayed.
     """
-    decayed, spared = [], []
+    decayed: list[torch.nn.Parameter] = []
+    spared: list[torch.nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
             spare = parameter.ndim < 2 or getattr(parameter, "_no_weight_decay", False)
             (spared if spare else decayed).append(parameter)
-    groups = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+    groups: list[State] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
@@ -92,11 +93,11 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Modul
 def rng_state() -> State:
     """Return the state of every global random number generator."""
     version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]  # a tuple by `legacy`
+    name, keys, *at = np.random.get_state(legacy=True)  # noqa: NPY002 - datasets may draw from it
     state: State = {
         "torch": torch.get_rng_state(),
         "python": {"version": version, "words": np.array(words, dtype=np.uint32), "gauss": gauss},
-        "numpy": {"name": name, "keys": keys, "at": [position, has_gauss, cached]},
+        "numpy": {"name": name, "keys": keys, "at": at},
     }
     if torch.cuda.is_available():
         state["cuda"] = {str(index): s for index, s in enumerate(torch.cuda.get_rng_state_all())}
@@ -109,7 +110,7 @@ def load_rng_state(state: State) -> None:
     python = state["python"]
     random.setstate((python["version"], tuple(int(word) for word in python["words"]), python["gauss"]))
     keys = np.asarray(state["numpy"]["keys"], dtype=np.uint32)
-    np.random.set_state((state["numpy"]["name"], keys, *state["numpy"]["at"]))
+    np.random.set_state((state["numpy"]["name"], keys, *state["numpy"]["at"]))  # noqa: NPY002 - as above
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([state["cuda"][key] for key in sorted(state["cuda"], key=int)])
 

@@ -183,7 +183,7 @@ class Trainer:
         factor = float(self.schedule(self.step))
         for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = base * factor
-        return self._base_rates[0] * factor
+        return float(self._base_rates[0]) * factor
 
     def _accumulate_gradients(self) -> torch.Tensor:
         total = torch.zeros((), device=self.device)
@@ -232,7 +232,7 @@ class Trainer:
         return evaluation
 
     def _save(self) -> Path:
-        state = {
+        state: dict[str | int, Any] = {
             "model": nest(self.model.state_dict()),
             "optimizer": optimizer_state(self.optimizer, self.model),
             "rng": rng_state(),
