@@ -1,0 +1,1 @@
+"""Training objectives: `nn.Module`s of (prediction, target, *, mask). Importing this imports no torch."""

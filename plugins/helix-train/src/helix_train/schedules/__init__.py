@@ -1,0 +1,1 @@
+"""Learning-rate schedules: plain functions of the step. Nothing here imports torch."""
