@@ -1,0 +1,271 @@
+"""The conformance suite of optimizers: what every optimizer must do, whoever wrote it.
+
+Subclass `OptimizerSuite`, give it an optimizer, and pytest runs the rest::
+
+    class TestLion(OptimizerSuite):
+        def make_optimizer(self, params):
+            return Lion(params, lr=0.01)
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+_SHAPES = ((4, 3), (5,), (), (2, 1, 3))
+
+
+class OptimizerSuite:
+    """Pytest class of the optimizer protocol (docs: "What each kind must be").
+
+    A subclass overrides `make_optimizer`. Its options should use every buffer that the optimizer has
+    (momentum, weight decay), and a learning rate at which 100 steps lower a quadratic.
+
+    Attributes:
+        n_steps: Steps before and after an interruption.
+        tolerance: Largest allowed difference of the foreach path from the loop, relative to the
+            largest weight, for each dtype.
+    """
+
+    n_steps = 5
+    tolerance: dict[str, float] = {"float32": 2e-6, "float64": 1e-14}  # noqa: RUF012 - subclasses assign it
+
+    def make_optimizer(self, params: Sequence[Any]) -> Optimizer:
+        """Return a new optimizer of weights or of groups of weights."""
+        raise NotImplementedError(f"{type(self).__name__} must override make_optimizer")
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_lowers_a_quadratic(self, dtype: str) -> None:
+        weights = _weights(dtype)
+        optimizer = self.make_optimizer(weights)
+        before = _quadratic(weights).item()
+        for _ in range(100):
+            optimizer.zero_grad()
+            _quadratic(weights).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            optimizer.step()
+        after = _quadratic(weights).item()
+        assert after < before, f"100 steps took a sum of squares from {before:.4g} to {after:.4g}"
+
+    def test_resumes_to_the_bit(self) -> None:
+        """Through `torch.save`, as a checkpoint would go, and into an optimizer of new weights."""
+        whole, first = _weights("float32"), _weights("float32")
+        self._run(self.make_optimizer(whole), whole, range(2 * self.n_steps))
+        interrupted = self.make_optimizer(first)
+        self._run(interrupted, first, range(self.n_steps))
+        second = [weight.detach().clone().requires_grad_() for weight in first]
+        resumed = self.make_optimizer(second)
+        resumed.load_state_dict(_saved_and_loaded(interrupted.state_dict()))
+        self._run(resumed, second, range(self.n_steps, 2 * self.n_steps))
+        for index, (expected, weight) in enumerate(zip(whole, second, strict=True)):
+            assert weight.equal(expected), (
+                f"weight {index}: {self.n_steps} steps, state_dict, load_state_dict and {self.n_steps} more "
+                f"differ from {2 * self.n_steps} without interruption by {_distance(weight, expected):.3g}; "
+                "state_dict leaves out something that a step needs"
+            )
+
+    def test_loading_a_state_does_not_share_it(self) -> None:
+        weights = _weights("float32")
+        optimizer = self.make_optimizer(weights)
+        self._run(optimizer, weights, range(self.n_steps))
+        saved = optimizer.state_dict()
+        kept = copy.deepcopy(saved)
+        others = _weights("float32")
+        resumed = self.make_optimizer(others)
+        resumed.load_state_dict(copy.deepcopy(saved))
+        self._run(resumed, others, range(self.n_steps))
+        assert _same(optimizer.state_dict(), kept), (
+            "steps of a resumed optimizer changed the first one's state"
+        )
+
+    def test_two_runs_are_equal_to_the_bit(self) -> None:
+        runs = []
+        for _ in range(2):
+            weights = _weights("float32")
+            self._run(self.make_optimizer(weights), weights, range(self.n_steps))
+            runs.append(weights)
+        assert all(a.equal(b) for a, b in zip(*runs, strict=True)), "two runs from one start differ"
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_foreach_and_loop_agree(self, dtype: str) -> None:
+        runs = {}
+        for foreach in (False, True):
+            weights = _weights(dtype)
+            optimizer = self.make_optimizer(weights)
+            if "foreach" not in optimizer.defaults:
+                pytest.skip("this optimizer has one path: no option foreach")
+            for group in optimizer.param_groups:
+                group["foreach"] = foreach
+            self._run(optimizer, weights, range(self.n_steps))
+            runs[foreach] = weights
+        for index, (loop, together) in enumerate(zip(runs[False], runs[True], strict=True)):
+            bound = self.tolerance[dtype] * max(1.0, loop.abs().max().item())
+            difference = _distance(together, loop)
+            assert difference <= bound, f"weight {index}: foreach differs from the loop by {difference:.3g}"
+
+    def test_groups_keep_to_their_own_learning_rate(self) -> None:
+        still, moving = _weights("float32"), _weights("float32")
+        before = [weight.detach().clone() for weight in still]
+        optimizer = self.make_optimizer([{"params": still, "lr": 0.0}, {"params": moving}])
+        self._run(optimizer, [*still, *moving], range(self.n_steps))
+        assert all(a.equal(b) for a, b in zip(still, before, strict=True)), "a group with lr=0 moved"
+        assert not any(a.equal(b) for a, b in zip(moving, before, strict=True)), "a group did not move"
+
+    def test_a_changed_learning_rate_counts(self) -> None:
+        weights = _weights("float32")
+        optimizer = self.make_optimizer(weights)
+        self._run(optimizer, weights, range(self.n_steps))
+        before = [weight.detach().clone() for weight in weights]
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0
+        self._run(optimizer, weights, range(self.n_steps))
+        assert all(a.equal(b) for a, b in zip(weights, before, strict=True)), (
+            "weights move after a schedule set lr to 0: step must read param_groups each time"
+        )
+
+    def test_a_group_may_be_added(self) -> None:
+        first, added, together = _weights("float32"), _weights("float32"), _weights("float32")
+        optimizer = self.make_optimizer(first)
+        optimizer.add_param_group({"params": added})
+        self._run(optimizer, [*first, *added], range(self.n_steps))
+        self._run(self.make_optimizer(together), together, range(self.n_steps))
+        assert all(a.equal(b) for a, b in zip(first, together, strict=True)), "adding a group changed another"
+        assert not added[0].equal(_weights("float32")[0]), "the added group did not move"
+
+    def test_weights_without_gradient_stay(self) -> None:
+        weights = _weights("float32")
+        frozen = weights[0].detach().clone()
+        optimizer = self.make_optimizer(weights)
+        for _ in range(self.n_steps):
+            for weight in weights[1:]:
+                weight.grad = weight.detach().clone()
+            optimizer.step()
+        assert weights[0].equal(frozen), "a weight whose grad is None moved (weight decay counts too)"
+
+    def test_gradients_are_not_changed(self) -> None:
+        weights = _weights("float32")
+        optimizer = self.make_optimizer(weights)
+        gradients = _set_gradients(weights, step=0)
+        optimizer.step()
+        for weight, gradient in zip(weights, gradients, strict=True):
+            assert weight.grad is not None, "step removed a gradient"
+            assert weight.grad.equal(gradient), "step changed a gradient, which clipping or logging may need"
+
+    def test_memory_layout_does_not_matter(self) -> None:
+        (plain, *_), (other, *_) = _weights("float64"), _weights("float64")
+        strided = other.detach().t().contiguous().t().requires_grad_()
+        assert not strided.is_contiguous()
+        for weight in (plain, strided):
+            self._run(self.make_optimizer([weight]), [weight], range(self.n_steps))
+        assert _distance(strided, plain) <= 1e-12, "a transposed weight is updated differently"
+
+    def test_closure_is_called_with_gradients_on(self) -> None:
+        import torch
+
+        weights = _weights("float32")
+        optimizer = self.make_optimizer(weights)
+
+        def closure() -> float:
+            assert torch.is_grad_enabled(), "the closure is called without gradients"
+            optimizer.zero_grad()
+            loss = _quadratic(weights)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            return loss.item()
+
+        expected = _quadratic(weights).item()
+        assert optimizer.step(closure) == expected, "step does not return what the closure returned"
+
+    def test_low_precision_weights_keep_their_dtype(self) -> None:
+        import torch
+
+        weights = _weights("bfloat16")
+        optimizer = self.make_optimizer(weights)
+        self._run(optimizer, weights, range(self.n_steps))
+        for weight in weights:
+            assert weight.dtype == torch.bfloat16, f"bfloat16 weights became {weight.dtype}"
+            assert weight.isfinite().all(), "bfloat16 weights are not finite"
+
+    def test_state_is_plain(self) -> None:
+        """Tensors and JSON-able values only, so that any checkpoint can hold it."""
+        weights = _weights("float32")
+        optimizer = self.make_optimizer(weights)
+        self._run(optimizer, weights, range(self.n_steps))
+        state = optimizer.state_dict()
+        assert set(state) == {"state", "param_groups"}, f"state_dict has the keys {sorted(state)}"
+        for path, value in _leaves(state, "state_dict"):
+            assert _is_plain(value), f"{path} is of {type(value)}, which a checkpoint cannot hold"
+
+    def _run(self, optimizer: Optimizer, weights: Sequence[Tensor], steps: range) -> None:
+        for step in steps:
+            _set_gradients(weights, step=step)
+            optimizer.step()
+
+
+def _weights(dtype: str) -> list[Tensor]:
+    """Return new weights of several shapes, always the same."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    drawn = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in _SHAPES)
+    return [tensor.to(getattr(torch, dtype)).requires_grad_() for tensor in drawn]
+
+
+def _set_gradients(weights: Sequence[Tensor], *, step: int) -> list[Tensor]:
+    """Give each weight a gradient that depends on the step and its place only, and return copies."""
+    import torch
+
+    copies = []
+    for index, weight in enumerate(weights):
+        generator = torch.Generator().manual_seed(1000 * step + index % len(_SHAPES) + 1)
+        noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+        weight.grad = torch.empty_like(weight).copy_(noise)
+        copies.append(weight.grad.clone())
+    return copies
+
+
+def _quadratic(weights: Sequence[Tensor]) -> Tensor:
+    import torch
+
+    return torch.stack([weight.square().sum() for weight in weights]).sum()
+
+
+def _saved_and_loaded(state: dict[str, Any]) -> Any:
+    import torch
+
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def _distance(left: Tensor, right: Tensor) -> float:
+    return (left.detach().double() - right.detach().double()).abs().max().item()
+
+
+def _leaves(value: Any, path: str) -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [leaf for key, item in value.items() for leaf in _leaves(item, f"{path}[{key!r}]")]
+    if isinstance(value, list | tuple):
+        return [leaf for index, item in enumerate(value) for leaf in _leaves(item, f"{path}[{index}]")]
+    return [(path, value)]
+
+
+def _is_plain(value: Any) -> bool:
+    import torch
+
+    return value is None or isinstance(value, bool | int | float | str | torch.Tensor)
+
+
+def _same(left: Any, right: Any) -> bool:
+    import torch
+
+    pairs = zip(_leaves(left, ""), _leaves(right, ""), strict=True)
+    return all(a.equal(b) if isinstance(a, torch.Tensor) else a == b for (_, a), (_, b) in pairs)
