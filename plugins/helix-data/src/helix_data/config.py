@@ -19,7 +19,7 @@ Source = Literal["python-docs", "python-stdlib"]
 class TextBytesConfig:
     """A corpus of raw bytes, cut into shuffled windows; its last part is held out."""
 
-    source: Source | None = option(  # noqa: RUF009 - an attrs field, which ruff cannot see through option
+    source: Source | None = option(
         None,
         help="a corpus that every Python carries: python-docs (the language reference) or "
         "python-stdlib (the standard library's sources); give this or paths",
