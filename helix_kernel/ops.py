@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from helix_kernel.errors import ArgumentError
+from helix_kernel.errors import ArgumentError, UnknownNameError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -115,6 +115,7 @@ class Op:
             self._library, contract.backward_name, gradient.schema, gradient.reference, gradient.fake
         )
         gradient.backward = self.backward
+        self.references = {contract.name: contract.reference, contract.backward_name: gradient.reference}
         torch.library.register_autograd(
             f"{NAMESPACE}::{contract.name}",
             gradient.differentiate,
@@ -154,6 +155,19 @@ def define(contract: OpContract) -> Op:
 def defined() -> Mapping[str, Op]:
     """Return the ops defined so far, by name."""
     return MappingProxyType(_DEFINED)
+
+
+def reference(name: str) -> Callable[..., Any]:
+    """Return the reference of a defined op, or of its gradient, by the name of either.
+
+    Raises:
+        UnknownNameError: No op of that name is defined.
+    """
+    for op in _DEFINED.values():
+        if name in op.references:
+            return op.references[name]
+    known = [known for op in _DEFINED.values() for known in op.references]
+    raise UnknownNameError(f"no op is named {name!r}.{did_you_mean(name, known)}")
 
 
 # PyTorch's table of operators lasts as long as the process; this is the part of it that is ours.

@@ -85,40 +85,65 @@ def reference(
     """Run the recurrence step by step.
 
     Returns:
-        y (B, L, D); the final state (B, D, N); the states before steps 0, INTERVAL, 2 INTERVAL, …,
-        laid out (L / INTERVAL, B, N, D). In a packed row a sequence that begins there has not yet
-        taken over.
+        y (B, L, D); the final state (B, D, N); for the backward op the states before steps 0,
+        INTERVAL, 2 INTERVAL, …, laid out (L / INTERVAL, B, G, N, D / G). There are none of a
+        packed row, whose chunks begin where its sequences do.
     """
+    if cu_seqlens is not None:
+        return _packed_reference(
+            u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, cu_seqlens
+        )
     dtype = compute_dtype(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    batch_size, seq_len, d_model = u.shape
     x, A = u.to(dtype), A.to(dtype)
     dt = delta.to(dtype) if delta_bias is None else delta.to(dtype) + delta_bias.to(dtype)
     dt = F.softplus(dt) if delta_softplus else dt
-    B, C = _per_channel(B.to(dtype), d_model), _per_channel(C.to(dtype), d_model)
-    rows = n_states(cu_seqlens, batch_size)
-    starts = x.new_zeros(rows, d_model, A.shape[1]) if initial_state is None else initial_state.to(dtype)
-    parts = [(0, seq_len)] if cu_seqlens is None else segments(cu_seqlens, seq_len)
-
-    ys, finals, saved = [x[:, :0]], [], []
-    h = starts[:batch_size]
-    for i, (start, end) in enumerate(parts):
-        previous, h = h, (starts if cu_seqlens is None else starts[i : i + 1])
-        for t in range(start, end):
-            if t % INTERVAL == 0:
-                saved.append(previous if t == start else h)
-            h = torch.exp(dt[:, t, :, None] * A) * h + (dt * x)[:, t, :, None] * B[:, t]
-            ys.append((h * C[:, t]).sum(-1)[:, None])
-        finals.append(h)
+    inputs, outputs = (_per_channel(projection.to(dtype), u.shape[2]) for projection in (B, C))
+    h = x.new_zeros(u.shape[0], *A.shape) if initial_state is None else initial_state.to(dtype)
+    ys, states = [x[:, :0]], []
+    for t in range(u.shape[1]):
+        if t % INTERVAL == 0:
+            states.append(h)
+        h = torch.exp(dt[:, t, :, None] * A) * h + (dt * x)[:, t, :, None] * inputs[:, t]
+        ys.append((h * outputs[:, t]).sum(-1)[:, None])
     y = torch.cat(ys, dim=1)
     y = y if D is None else y + D.to(dtype) * x
     y = y if z is None else y * F.silu(z.to(dtype))
-    return y.to(u.dtype), torch.cat(finals).contiguous(), _stack(saved, h)
+    return y.to(u.dtype), h.clone(), _lay_out(states, h, groups=B.shape[2] if B.dim() == 4 else 1)
 
 
-def _stack(saved: list[Tensor], like: Tensor) -> Tensor:
-    if not saved:
-        return like.new_empty(0, like.shape[0], like.shape[2], like.shape[1])
-    return torch.stack(saved).transpose(2, 3).contiguous()
+def _packed(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,  # noqa: FBT001 - the op's schema
+    initial_state: Tensor | None,
+    cu_seqlens: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run each of the packed sequences by itself."""
+    ys, finals = [], []
+    for i, (start, end) in enumerate(segments(cu_seqlens, u.shape[1])):
+        gate = None if z is None else z[:, start:end]
+        state = None if initial_state is None else initial_state[i : i + 1]
+        x, dt, inputs, outputs = (tensor[:, start:end] for tensor in (u, delta, B, C))
+        y, final, states = reference(
+            x, dt, A, inputs, outputs, D, gate, delta_bias, delta_softplus, state, None
+        )
+        ys.append(y)
+        finals.append(final)
+    return torch.cat(ys, dim=1), torch.cat(finals), states.new_empty(0, *states.shape[1:])
+
+
+def _lay_out(states: list[Tensor], like: Tensor, groups: int) -> Tensor:
+    """Stack states (B, D, N) as (chunks, B, G, N, D / G)."""
+    batch_size, d_model, d_state = like.shape
+    stacked = torch.stack(states) if states else like.new_empty(0, *like.shape)
+    grouped = stacked.reshape(len(states), batch_size, groups, d_model // groups, d_state)
+    return grouped.transpose(3, 4).clone(memory_format=torch.contiguous_format)
 
 
 def _per_channel(projection: Tensor, d_model: int) -> Tensor:
@@ -174,11 +199,12 @@ def _fake(
 ) -> tuple[Tensor, Tensor, Tensor]:
     dtype = compute_dtype(u, delta, A, B, C, D, z, delta_bias, initial_state)
     batch_size, seq_len, d_model = u.shape
-    d_state = A.shape[1]
+    groups = B.shape[2] if B.dim() == 4 else 1
+    n_chunks = 0 if cu_seqlens is not None else (seq_len + INTERVAL - 1) // INTERVAL
     return (
         u.new_empty(u.shape),
-        u.new_empty((n_states(cu_seqlens, batch_size), d_model, d_state), dtype=dtype),
-        u.new_empty((-(-seq_len // INTERVAL), batch_size, d_state, d_model), dtype=dtype),
+        u.new_empty((n_states(cu_seqlens, batch_size), *A.shape), dtype=dtype),
+        u.new_empty((n_chunks, batch_size, groups, A.shape[1], d_model // groups), dtype=dtype),
     )
 
 

@@ -1,0 +1,37 @@
+"""What `torch-chunked` offers to the choice of backends."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from helix_kernel.backends import ANY_DEVICE, Memory, Probe
+from helix_ssm.ops.chunked.selective_scan import selective_scan, selective_scan_backward
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_OPS: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {
+        "selective_scan": selective_scan,
+        "selective_scan_backward": selective_scan_backward,
+    }
+)
+
+
+class ChunkedBackend:
+    """Plain PyTorch on any device: the lowest priority, for whatever nothing else serves."""
+
+    device_type = ANY_DEVICE
+    priority = 0
+    ops = _OPS
+
+    def probe(self) -> Probe:
+        """Always available: it needs PyTorch only."""
+        import torch
+
+        return Probe(available=True, reason=f"PyTorch {torch.__version__}", devices=("cpu",))
+
+    def memory(self, index: int = 0) -> Memory | None:  # noqa: ARG002 - it has no device of its own
+        """Return None: it has no device of its own."""
+        return None

@@ -1,0 +1,159 @@
+"""The selective scan in chunks of time, with its gradient written by hand."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from helix_ssm.ops._check import compute_dtype
+from helix_ssm.ops.chunked.scan import scan, scan_backward
+
+_SOFTPLUS = (1.0, 20.0)  # beta and threshold, as F.softplus has them
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,  # noqa: FBT001 - the op's schema
+    initial_state: Tensor | None,
+    cu_seqlens: Tensor | None,
+) -> Any:
+    """Compute the op as its contract says; packed rows are left to the reference."""
+    if cu_seqlens is not None:
+        return NotImplemented
+    given = (u, delta, A, B, C, D, z, delta_bias, initial_state)
+    args = _Arguments.widen(*given, softplus=delta_softplus)
+    y, states = scan(args.dt, args.dt * args.u, args.A, args.B, args.C, args.state)
+    y = y.flatten(2)
+    if D is not None:
+        y.addcmul_(args.u.flatten(2), D.to(y.dtype))
+    if z is not None:
+        y.mul_(F.silu(z.to(y.dtype)))
+    return y.to(u.dtype), _as_rows(states[-1]), states[:-1]
+
+
+def selective_scan_backward(
+    grad_y: Tensor | None,
+    grad_final_state: Tensor | None,
+    states: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,  # noqa: FBT001 - the op's schema
+    initial_state: Tensor | None,
+    cu_seqlens: Tensor | None,
+) -> Any:
+    """Compute the op's gradient as its contract says; packed rows are left to the reference."""
+    if cu_seqlens is not None:
+        return NotImplemented
+    given = (u, delta, A, B, C, D, z, delta_bias, initial_state)
+    args = _Arguments.widen(*given, softplus=delta_softplus)
+    grad_y = torch.zeros_like(args.u) if grad_y is None else grad_y.to(args.u.dtype).view(args.u.shape)
+    gate = None if z is None else z.to(args.u.dtype).view(args.u.shape)
+    skip = None if D is None else D.to(args.u.dtype).view(args.u.shape[2:])
+    grad_inner = grad_y if gate is None else grad_y * F.silu(gate)
+    grad_state = (
+        torch.zeros_like(args.state)
+        if grad_final_state is None
+        else _as_groups(grad_final_state.to(args.u.dtype), args.u.shape[2])
+    )
+    y, grad_dt, grad_x, grad_A, grad_B, grad_C, grad_state = scan_backward(
+        grad_inner, grad_state, states, args.dt, args.dt * args.u, args.A, args.B, args.C
+    )
+    grad_dt.addcmul_(grad_x, args.u)
+    grad_u = grad_x.mul_(args.dt)
+    if skip is not None:
+        grad_u.addcmul_(grad_inner, skip)
+        y.addcmul_(args.u, skip)
+    if args.before_softplus is not None:
+        grad_dt = torch.ops.aten.softplus_backward(grad_dt, args.before_softplus, *_SOFTPLUS)
+    grads = (
+        grad_u,
+        grad_dt,
+        grad_A.transpose(1, 2),
+        grad_B,
+        grad_C,
+        None if skip is None else (grad_inner * args.u).sum((0, 1)),
+        None if gate is None else torch.ops.aten.silu_backward(y.mul_(grad_y), gate),
+        None if delta_bias is None else grad_dt.sum((0, 1)),
+        _as_rows(grad_state),
+    )
+    return tuple(
+        _shape_as(grad, like) if like is not None else u.new_empty(0)
+        for grad, like in zip(grads, given, strict=True)
+    )
+
+
+class _Arguments(NamedTuple):
+    """Arguments of the op in one dtype, laid out as `scan` takes them; G groups of K channels."""
+
+    u: Tensor  # (B, L, G, K)
+    dt: Tensor  # (B, L, G, K)
+    before_softplus: Tensor | None  # (B, L, G, K)
+    A: Tensor  # (G, N, K)
+    B: Tensor  # (B, L, G, N)
+    C: Tensor  # (B, L, G, N)
+    state: Tensor  # (B, G, N, K)
+
+    @classmethod
+    def widen(
+        cls,
+        u: Tensor,
+        delta: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None,
+        z: Tensor | None,
+        delta_bias: Tensor | None,
+        initial_state: Tensor | None,
+        *,
+        softplus: bool,
+    ) -> _Arguments:
+        dtype = compute_dtype(u, delta, A, B, C, D, z, delta_bias, initial_state)
+        batch_size, seq_len, d_model = u.shape
+        groups = B.shape[2] if B.dim() == 4 else 1
+        channels = (batch_size, seq_len, groups, d_model // groups)
+        projections = (batch_size, seq_len, groups, A.shape[1])
+        dt = delta.to(dtype) if delta_bias is None else delta.to(dtype) + delta_bias.to(dtype)
+        dt = dt.reshape(channels)
+        rows = A.new_zeros(batch_size, *A.shape) if initial_state is None else initial_state
+        return cls(
+            u=u.to(dtype).reshape(channels),
+            dt=F.softplus(dt, *_SOFTPLUS) if softplus else dt,
+            before_softplus=dt if softplus else None,
+            A=_as_groups(A.to(dtype).unsqueeze(0), groups)[0],
+            B=B.to(dtype).reshape(projections),
+            C=C.to(dtype).reshape(projections),
+            state=_as_groups(rows.to(dtype), groups),
+        )
+
+
+def _as_groups(rows: Tensor, groups: int) -> Tensor:
+    """Lay (B, D, N) out as (B, G, N, K), channels last."""
+    batch_size, d_model, d_state = rows.shape
+    return rows.reshape(batch_size, groups, d_model // groups, d_state).transpose(2, 3).contiguous()
+
+
+def _as_rows(grouped: Tensor) -> Tensor:
+    """Lay (B, G, N, K) out as (B, D, N)."""
+    return grouped.transpose(2, 3).flatten(1, 2).clone(memory_format=torch.contiguous_format)
+
+
+def _shape_as(grad: Tensor | None, like: Tensor) -> Tensor:
+    assert grad is not None
+    return grad.reshape(like.shape).to(like.dtype).contiguous()
