@@ -6,6 +6,8 @@ left out here (``maximize``, ``capturable``, ``differentiable``) keeps torch's d
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 
 from helix_kernel import option
@@ -16,7 +18,14 @@ _FUSED = "update in one fused kernel; left out, torch chooses by device"
 
 
 @attrs.frozen(kw_only=True)
-class SGDConfig:
+class OptimizerConfig:
+    """What every optimizer is given."""
+
+    params: Any = option(help="weights, or groups of weights; added by the trainer")
+
+
+@attrs.frozen(kw_only=True)
+class SGDConfig(OptimizerConfig):
     """Gradient descent with momentum."""
 
     lr: float = option(1e-3, ge=0, help="learning rate")
@@ -37,7 +46,7 @@ class SGDConfig:
 
 
 @attrs.frozen(kw_only=True)
-class AdamConfig:
+class AdamConfig(OptimizerConfig):
     """Adaptive moments; weight decay is an L2 penalty (use adamw to have it decoupled)."""
 
     lr: float = option(1e-3, ge=0, help="learning rate")
@@ -55,7 +64,7 @@ class AdamConfig:
 
 
 @attrs.frozen(kw_only=True)
-class AdamWConfig:
+class AdamWConfig(OptimizerConfig):
     """Adaptive moments with decoupled weight decay."""
 
     lr: float = option(1e-3, ge=0, help="learning rate")
@@ -75,7 +84,7 @@ class AdamWConfig:
 
 
 @attrs.frozen(kw_only=True)
-class RMSpropConfig:
+class RMSpropConfig(OptimizerConfig):
     """Gradient over its root mean square."""
 
     lr: float = option(1e-2, ge=0, help="learning rate")
@@ -88,7 +97,7 @@ class RMSpropConfig:
 
 
 @attrs.frozen(kw_only=True)
-class LionConfig:
+class LionConfig(OptimizerConfig):
     """Sign of an interpolated momentum; takes about a third of AdamW's learning rate."""
 
     lr: float = option(1e-4, ge=0, help="learning rate")

@@ -11,6 +11,7 @@ from helix_kernel import option
 class ConstantConfig:
     """The full learning rate throughout, but for a warm-up."""
 
+    total_steps: int = option(ge=1, help="steps of the whole run; added by the trainer")
     warmup_steps: int = option(0, ge=0, help="steps in which the rate grows linearly to its full value")
 
 
