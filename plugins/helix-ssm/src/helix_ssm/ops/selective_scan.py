@@ -90,9 +90,7 @@ def reference(
         packed row, whose chunks begin where its sequences do.
     """
     if cu_seqlens is not None:
-        return _packed_reference(
-            u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, cu_seqlens
-        )
+        return _packed(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, cu_seqlens)
     dtype = compute_dtype(u, delta, A, B, C, D, z, delta_bias, initial_state)
     x, A = u.to(dtype), A.to(dtype)
     dt = delta.to(dtype) if delta_bias is None else delta.to(dtype) + delta_bias.to(dtype)

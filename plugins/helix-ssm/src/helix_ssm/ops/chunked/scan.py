@@ -148,10 +148,12 @@ def _chunks(seq_len: int) -> list[slice]:
 def _over_states(projection: Tensor, h: Tensor) -> Tensor:
     """Sum the products of (B, T, G, N) and (B, T, G, N, K) over N."""
     rows = projection.reshape(-1, 1, projection.shape[-1])
-    return torch.bmm(rows, h.flatten(0, 2)).view((*h.shape[:3], h.shape[4]))
+    y: Tensor = torch.bmm(rows, h.flatten(0, 2))
+    return y.view((*h.shape[:3], h.shape[4]))
 
 
 def _over_channels(values: Tensor, h: Tensor) -> Tensor:
     """Sum the products of (B, T, G, K) and (B, T, G, N, K) over K."""
     rows = values.reshape(-1, 1, values.shape[-1])
-    return torch.bmm(rows, h.flatten(0, 2).transpose(1, 2)).view((*h.shape[:3], h.shape[3]))
+    y: Tensor = torch.bmm(rows, h.flatten(0, 2).transpose(1, 2))
+    return y.view((*h.shape[:3], h.shape[3]))
