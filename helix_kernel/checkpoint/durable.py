@@ -1,0 +1,110 @@
+"""Directories that appear whole or not at all, and survive the loss of power once they appear.
+
+A writer fills a hidden sibling of the directory, brings every file to the disk, renames it and
+brings the rename to the disk. While it lives it holds a lock on the hidden directory, which the
+operating system drops with the process: what is hidden and unlocked belongs to a dead writer.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from helix_kernel.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_MARK = ".helix-tmp-"
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Give a temporary directory to fill, which becomes `path` when the block ends without error.
+
+    Its files are written by `write_file`; the directories are brought to the disk here.
+
+    Raises:
+        CheckpointError: `path` exists, or the system refuses a write. Nothing is left behind.
+    """
+    if path.exists():
+        raise CheckpointError(f"{path} exists; a checkpoint is never written over: choose another path")
+    temporary = hidden_sibling(path)
+    try:
+        _make_directory(temporary)
+        with _held(temporary):
+            yield temporary
+            for folder, _, _ in os.walk(temporary, topdown=False):
+                _sync(folder)
+            temporary.rename(path)
+            _sync(path.parent)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        reason = error.strerror or error
+        raise CheckpointError(f"cannot write checkpoint {path}: {reason}; nothing was left there") from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file and wait until the disk has it."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a directory so that it is at once whole or gone for every reader."""
+    trash = hidden_sibling(path)
+    path.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def hidden_sibling(path: Path) -> Path:
+    """Return a name beside `path` that no reader takes for a checkpoint and `sweep` knows."""
+    return path.with_name(f"{_MARK}{path.name}-{secrets.token_hex(4)}")
+
+
+def sweep(parent: Path) -> list[Path]:
+    """Remove what dead writers left in a directory, and return what was removed."""
+    removed = []
+    for leftover in sorted(parent.glob(f"{_MARK}*")):
+        with suppress(OSError), _held(leftover):
+            shutil.rmtree(leftover)
+            removed.append(leftover)
+    return removed
+
+
+def _sync(path: str | Path) -> None:
+    """Bring a directory's entries to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _make_directory(path: Path) -> None:
+    """Make a directory and its missing parents, each brought to the disk."""
+    if not path.parent.is_dir():
+        _make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    _sync(path.parent)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Hold the lock of a directory; BlockingIOError where another process has it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,221 @@
+"""A checkpoint is there whole or not at all, and every damage is found and named."""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helix_kernel.checkpoint import Checkpoint, CheckpointManager, load, save
+from helix_kernel.checkpoint.durable import sweep
+from helix_kernel.checkpoint.layout import to_bytes
+from helix_kernel.checkpoint.manifest import MANIFEST, _signed
+from helix_kernel.errors import CheckpointError, IncompatibleCheckpointError
+
+STATE = {"model": {"w": np.arange(300.0), "b": np.ones(3)}, "step": 4}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sound") / "step"
+    save(path, STATE)
+    return path
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_every_flipped_bit_is_found_and_its_array_named(sound, data):
+    file = data.draw(st.sampled_from(sorted(path for path in sound.rglob("*") if path.is_file())))
+    content = file.read_bytes()
+    position, bit = data.draw(st.integers(0, len(content) - 1)), data.draw(st.integers(0, 7))
+    flipped = bytearray(content)
+    flipped[position] ^= 1 << bit
+    file.write_bytes(flipped)
+    try:
+        with pytest.raises(CheckpointError) as caught:
+            Checkpoint.open(sound).verify()
+    finally:
+        file.write_bytes(content)
+    owner = file.parent.relative_to(sound).as_posix()
+    assert file.name in str(caught.value)
+    assert owner in ("model", ".") or f"array {owner!r}" in str(caught.value)
+    Checkpoint.open(sound).verify()
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (
+            lambda path: path.unlink(),
+            "c.0, part of array 'model/w', is missing|part of array 'model/w': No such file",
+        ),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:99]),
+            r"array 'model/w', has 99 bytes of 2404 \(truncated\)",
+        ),
+        (lambda path: path.write_bytes(path.read_bytes() + b"x"), r"has 2405 bytes of 2404 \(grown\)"),
+    ],
+)
+def test_a_missing_or_cut_chunk_is_an_error_even_unverified(tmp_path, harm, message, verify):
+    save(tmp_path / "step", STATE)
+    harm(tmp_path / "step/model/w/c.0")
+    with pytest.raises(CheckpointError, match=message):
+        load(tmp_path / "step", verify=verify)
+
+
+def test_a_truncated_manifest_is_an_error(tmp_path):
+    save(tmp_path / "step", STATE)
+    manifest = tmp_path / "step" / MANIFEST
+    for length in (0, 1, 50):
+        manifest.write_bytes(manifest.read_bytes()[:length])
+        with pytest.raises(CheckpointError, match=r"manifest\.json is truncated or was changed"):
+            load(tmp_path / "step")
+
+
+def test_a_later_format_is_refused_by_name(tmp_path):
+    save(tmp_path / "step", STATE)
+    manifest = tmp_path / "step" / MANIFEST
+    document = json.loads(manifest.read_bytes())
+    del document["sha256"]
+    manifest.write_bytes(to_bytes(_signed(document | {"version": 2})))
+    with pytest.raises(
+        IncompatibleCheckpointError, match=r"format 2; this helix-kernel reads up to 1: upgrade"
+    ):
+        load(tmp_path / "step")
+
+
+def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path):
+    (tmp_path / "file").write_text("")
+    cases = {"nowhere": "does not exist", "file": "is a file", ".": r"has no manifest\.json"}
+    for name, message in cases.items():
+        with pytest.raises(CheckpointError, match=message):
+            load(tmp_path / name)
+
+
+def test_a_checkpoint_is_never_written_over(tmp_path):
+    save(tmp_path / "step", {"x": 1})
+    with pytest.raises(CheckpointError, match="exists; a checkpoint is never written over"):
+        save(tmp_path / "step", {"x": 2})
+    assert load(tmp_path / "step") == {"x": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["step"]
+
+
+def test_of_two_writers_of_one_path_one_wins_whole(tmp_path, monkeypatch):
+    from helix_kernel.checkpoint import writer
+
+    write = writer.Manifest.write
+
+    def overtaken(manifest, directory):
+        monkeypatch.setattr(writer.Manifest, "write", write)
+        save(tmp_path / "step", {"x": "first"})
+        write(manifest, directory)
+
+    monkeypatch.setattr(writer.Manifest, "write", overtaken)
+    with pytest.raises(CheckpointError, match="not empty"):
+        save(tmp_path / "step", {"x": "second"})
+    assert load(tmp_path / "step") == {"x": "first"}
+    assert [path.name for path in tmp_path.iterdir()] == ["step"]
+
+
+def test_a_disk_that_refuses_leaves_nothing_and_is_named(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(
+            CheckpointError, match=r"cannot write checkpoint .*step: File too large; nothing was left"
+        ):
+            save(tmp_path / "step", {"small": np.ones(3), "large": np.ones(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_parent_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match=r"cannot write checkpoint .*file/step"):
+        save(tmp_path / "file/step", {})
+
+
+def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("helix_kernel.checkpoint.writer.group_metadata", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path / "step", STATE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_file_and_directory_is_on_the_disk_before_the_rename(tmp_path, monkeypatch):
+    import os
+    from pathlib import Path
+
+    synced, fsync, rename = [], os.fsync, Path.rename
+
+    def record(descriptor):
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    def check(source, target):
+        everything = {str(path) for path in source.rglob("*")} | {str(source)}
+        assert everything <= set(synced)
+        synced.clear()
+        return rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", record)
+    monkeypatch.setattr(Path, "rename", check)
+    save(tmp_path / "step", STATE)
+    assert synced == [str(tmp_path)]
+
+
+WRITER = """
+import sys, numpy as np
+from helix_kernel.checkpoint import CheckpointManager
+manager = CheckpointManager(sys.argv[1], keep=2)
+step = (manager.latest() or 0) + 1
+print("begun", flush=True)
+while True:
+    manager.save(step, {f"w{i}": np.full(2000, step) for i in range(8)} | {"step": step})
+    step += 1
+"""
+
+
+def test_killed_at_any_moment_every_step_that_is_there_loads(tmp_path):
+    rng = np.random.default_rng(0)
+    newest = 0
+    for _ in range(5):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE)
+        writer.stdout.readline()
+        time.sleep(rng.uniform(0.02, 0.5))
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
+        manager = CheckpointManager(tmp_path)
+        for step in manager.steps():
+            state = manager.load(step)
+            assert state["step"] == step
+            assert all((state[f"w{i}"] == step).all() for i in range(8))
+        assert (manager.latest() or 0) >= newest
+        newest = manager.latest() or 0
+    assert newest > 0
+    manager.save(newest + 1, {})
+    assert {path.name[:5] for path in tmp_path.iterdir()} == {"step-"}
+
+
+def test_what_a_living_writer_has_hidden_is_not_swept(tmp_path):
+    from helix_kernel.checkpoint.durable import new_directory
+
+    with new_directory(tmp_path / "step") as hidden:
+        assert sweep(tmp_path) == []
+        assert hidden.is_dir()
+    dead = tmp_path / ".helix-tmp-step-00000003-0badcafe"
+    dead.mkdir()
+    (dead / "zarr.json").write_text("{")
+    assert sweep(tmp_path) == [dead]
+    assert [path.name for path in tmp_path.iterdir()] == ["step"]
