@@ -33,13 +33,13 @@ class TestTiedMamba(LanguageModelSuite):
         return LanguageModel(self.d_model, n_layers=2, mixer=Mamba, vocab_size=VOCAB_SIZE)
 
 
-class TestUntiedHyenaWithChannelLayer(LanguageModelSuite):
+class TestUntiedHyenaWithStatefulChannelLayer(LanguageModelSuite):
     def make_layer(self):
         return LanguageModel(
             self.d_model,
             n_layers=1,
             mixer=Hyena,
-            channel=MLP,
+            channel=Mamba,
             vocab_size=VOCAB_SIZE,
             tie_embeddings=False,
             dropout=0.3,

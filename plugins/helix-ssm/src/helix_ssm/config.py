@@ -77,7 +77,7 @@ class HyenaConfig:
     n_frequencies: int = option(16, help="Sine and cosine pairs in the filter's positional features", ge=1)
     d_filter: int = option(64, help="Width of the network that makes the filters", ge=1)
     n_filter_layers: int = option(3, help="Hidden layers of that network", ge=1)
-    filter_frequency: float = option(10.0, help="Factor inside the network's sine activations", gt=0)
+    filter_frequency: float = option(1.0, help="Factor inside the network's sine activations", gt=0)
 
 
 @attrs.frozen(kw_only=True)

@@ -60,7 +60,7 @@ class Hyena(nn.Module):
         n_frequencies: int = 16,
         d_filter: int = 64,
         n_filter_layers: int = 3,
-        filter_frequency: float = 10.0,
+        filter_frequency: float = 1.0,
     ) -> None:
         super().__init__()
         for name, size in {"d_model": d_model, "order": order, "d_conv": d_conv}.items():
