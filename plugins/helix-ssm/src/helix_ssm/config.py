@@ -86,13 +86,13 @@ class LanguageModelConfig:
 
     d_model: int = option(help="Width of the residual stream", ge=1)
     n_layers: int = option(help="Number of blocks", ge=1)
-    mixer: Annotated[Any, FactoryOf("layer", supplies=("d_model",))] = option(  # noqa: RUF009 - an attrs field
+    mixer: Annotated[Any, FactoryOf("layer", supplies=("d_model",))] = option(
         help="Layer along the sequence, one in each block"
     )
-    channel: Annotated[Any, FactoryOf("layer", supplies=("d_model",))] | None = option(  # noqa: RUF009 - as above
+    channel: Annotated[Any, FactoryOf("layer", supplies=("d_model",))] | None = option(
         None, help="Second layer of each block, across channels; left out: none"
     )
-    norm: Annotated[Any, FactoryOf("layer", supplies=("d_model",))] = option(  # noqa: RUF009 - as above
+    norm: Annotated[Any, FactoryOf("layer", supplies=("d_model",))] = option(
         {"use": "rms-norm"}, help="Norm before each layer and before the head"
     )
     vocab_size: int = option(256, help="Number of token ids; 256 for bytes", ge=1)
