@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from helix_kernel.config.resolve import Resolved, check_whole
 from helix_kernel.config.schema import schema_of
-from helix_kernel.errors import ArgumentError, ConfigError, HelixError
+from helix_kernel.errors import ArgumentError, ConfigError
 from helix_kernel.options import FactoryOf
 from helix_kernel.targets import load_target
 
@@ -90,6 +90,6 @@ def _call(component: Component, arguments: Mapping[str, Any]) -> Any:
     target = load_target(component)
     try:
         return target(**arguments)
-    except HelixError as error:
+    except Exception as error:
         error.add_note(f"while building {component.kind} {component.qualified}")
         raise

@@ -31,6 +31,8 @@ COMPONENTS = {
     "trainer": {"trainer": "helix-train"},
 }
 
+DISTRIBUTIONS = frozenset(SECTIONS.values()).union(*(names.values() for names in COMPONENTS.values()))
+
 
 def distribution_of(kind: str, name: str) -> str | None:
     """Return the first-party distribution that provides a component, or None."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import attrs
 
 from helix_kernel.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _OP_NAME = re.compile(r"[a-z][a-z0-9_]*")

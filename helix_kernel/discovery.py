@@ -4,19 +4,24 @@ Reads `entry_points.txt` of each installed distribution directly, because `impor
 parses far more than a listing needs, and keeps the result on disk for as long as no directory
 of `sys.path` changes. This module imports only what is cheap: every `helix` command pays for it.
 """
+# ruff: noqa: PTH100, PTH103, PTH105, PTH111, PTH116, PTH118, PTH123, PTH208
+# (importing pathlib would double what a warm listing costs)
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+import time
 from collections import namedtuple
 
 TYPE_CHECKING = False  # as in typing, whose import alone would cost more than a warm listing
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any
 
 GROUP_PREFIX = "helix_kernel.v"
+SETTLED_NS = 2 * 10**9
 
 EntryPoint = namedtuple("EntryPoint", "name module group provider version location")  # noqa: PYI024 - see above
 EntryPoint.__doc__ = """A plugin as its distribution declares it.
@@ -34,28 +39,30 @@ def entry_points(paths: Sequence[str] | None = None, *, cached: bool = True) -> 
             distributions of one name the first found counts, as it does for imports.
         cached: Use and refresh the listing on disk (see `cache_directory`).
     """
-    roots = [os.path.abspath(path or os.curdir) for path in (sys.path if paths is None else paths)]
-    stamps = [[root, _mtime(root)] for root in dict.fromkeys(roots)]
+    roots = _roots(paths)
+    stamps: list[list[Any]] = [[root, _mtime(root)] for root in roots]
     if not cached:
-        return list(_scan(stamps))
+        return list(_scan(roots))
     name = f"entry-points-{_digest(roots)}.json"
     known = read_cache(name)
     if known and known.get("roots") == stamps:
         return [EntryPoint(*fields) for fields in known["entry_points"]]
-    found = list(_scan(stamps))
-    write_cache(name, {"roots": stamps, "entry_points": found})
+    found = list(_scan(roots))
+    # An installer may be halfway through a directory that has just changed, and what it writes
+    # into a distribution's own folder leaves no trace in the directory above.
+    if all(abs(time.time_ns() - stamp) > SETTLED_NS for _, stamp in stamps):
+        write_cache(name, {"roots": stamps, "entry_points": found})
     return found
 
 
 def shadowed(paths: Sequence[str] | None = None) -> list[EntryPoint]:
     """Return entry points of distributions that an earlier one of the same name hides."""
-    roots = [os.path.abspath(path or os.curdir) for path in (sys.path if paths is None else paths)]
-    seen: dict[tuple[str, str, str], str] = {}
-    hidden = []
-    for entry_point in _read_all(dict.fromkeys(roots)):
-        key = (entry_point.provider, entry_point.group, entry_point.name)
-        if seen.setdefault(key, entry_point.location) != entry_point.location:
-            hidden.append(entry_point)
+    seen: set[str] = set()
+    hidden: list[EntryPoint] = []
+    for distribution in _distributions(_roots(paths)):
+        if distribution[0] in seen:
+            hidden.extend(_read(*distribution))
+        seen.add(distribution[0])
     return hidden
 
 
@@ -68,7 +75,7 @@ def cache_directory() -> str:
     return os.path.join(base, "helix")
 
 
-def read_cache(name: str) -> dict[str, object] | None:
+def read_cache(name: str) -> dict[str, Any] | None:
     """Return a cached JSON object, or None where there is none that can be read."""
     try:
         with open(os.path.join(cache_directory(), name), encoding="utf-8") as file:
@@ -78,7 +85,7 @@ def read_cache(name: str) -> dict[str, object] | None:
     return value if isinstance(value, dict) else None
 
 
-def write_cache(name: str, value: dict[str, object]) -> None:
+def write_cache(name: str, value: dict[str, Any]) -> None:
     """Replace a cached JSON object; a directory that cannot be written costs only speed."""
     target = os.path.join(cache_directory(), name)
     temporary = f"{target}.{os.getpid()}"
@@ -100,14 +107,21 @@ def file_stamp(path: str) -> list[object]:
     return [path, status.st_mtime_ns, status.st_size]
 
 
-def _scan(stamps: Sequence[Sequence[object]]) -> Iterator[EntryPoint]:
-    seen: dict[str, str] = {}
-    for entry_point in _read_all(str(root) for root, _ in stamps):
-        if seen.setdefault(entry_point.provider, entry_point.location) == entry_point.location:
-            yield entry_point
+def _roots(paths: Sequence[str] | None) -> list[str]:
+    given = sys.path if paths is None else paths
+    return list(dict.fromkeys(os.path.abspath(path or os.curdir) for path in given))
 
 
-def _read_all(roots: Iterable[str]) -> Iterator[EntryPoint]:
+def _scan(roots: Iterable[str]) -> Iterator[EntryPoint]:
+    seen: set[str] = set()
+    for distribution in _distributions(roots):
+        if distribution[0] not in seen:
+            seen.add(distribution[0])
+            yield from _read(*distribution)
+
+
+def _distributions(roots: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield name, version and metadata directory of all that is installed, whatever it declares."""
     for root in roots:
         try:
             names = sorted(os.listdir(root))
@@ -115,10 +129,12 @@ def _read_all(roots: Iterable[str]) -> Iterator[EntryPoint]:
             continue
         for name in names:
             if name.endswith((".dist-info", ".egg-info")):
-                yield from _read(os.path.join(root, name), name)
+                provider, _, version = name.rpartition(".")[0].partition("-")
+                provider = provider.replace("_", "-").replace(".", "-").lower()
+                yield provider, version.partition("-py")[0], os.path.join(root, name)
 
 
-def _read(location: str, name: str) -> Iterator[EntryPoint]:
+def _read(provider: str, version: str, location: str) -> Iterator[EntryPoint]:
     try:
         with open(os.path.join(location, "entry_points.txt"), "rb") as file:
             content = file.read()
@@ -126,16 +142,24 @@ def _read(location: str, name: str) -> Iterator[EntryPoint]:
         return
     if GROUP_PREFIX.encode() not in content:
         return
-    provider, _, version = name.rpartition(".")[0].partition("-")
+    version = version or _version_in(location)
     group = ""
     for raw in content.decode("utf-8", "replace").splitlines():
         line = raw.split("#")[0].strip()
         if line.startswith("["):
             group = line.strip("[] ")
-        elif "=" in line and group.startswith(GROUP_PREFIX):
+        elif "=" in line and group.startswith(GROUP_PREFIX) and group[len(GROUP_PREFIX) :].isdigit():
             key, _, value = line.partition("=")
-            module = value.split("[")[0].strip()
-            yield EntryPoint(key.strip(), module, group, provider.replace("_", "-").lower(), version, location)
+            yield EntryPoint(key.strip(), value.split("[")[0].strip(), group, provider, version, location)
+
+
+def _version_in(location: str) -> str:
+    """Return the version that an ``.egg-info`` without one in its name holds."""
+    try:
+        with open(os.path.join(location, "PKG-INFO"), encoding="utf-8") as file:
+            return next((line.partition(":")[2].strip() for line in file if line.startswith("Version:")), "")
+    except OSError:
+        return ""
 
 
 def _mtime(path: str) -> int:

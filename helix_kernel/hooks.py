@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pluggy
 
 from helix_kernel.component import Component, Kind
 from helix_kernel.discovery import GROUP_PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 API_VERSION = 1
 GROUP = f"{GROUP_PREFIX}{API_VERSION}"

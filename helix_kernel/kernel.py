@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -45,10 +46,12 @@ class Kernel:
         manifests: Sequence[_plugins.Manifest] = (),
     ) -> None:
         allowed, denied = _plugins.selection_from_environment()
-        chosen = _plugins.select(entry_points() if found is None else found, allowed, denied)
+        installed = entry_points() if found is None else found
+        chosen = _plugins.select(installed, allowed, denied)
         chosen = _plugins.select(chosen, plugins, disabled)
         loaded, failures = _plugins.load(chosen, manifests)
-        self.registry = Registry(loaded, failures, prefer)
+        left_out = {e.provider for e in installed} - {e.provider for e in chosen}
+        self.registry = Registry(loaded, failures, prefer, sorted(left_out))
 
     @property
     def plugins(self) -> tuple[_plugins.Plugin, ...]:
@@ -72,12 +75,14 @@ class Kernel:
         """The installed backends, and what decides which of them serves an op."""
         from helix_kernel.backends import BackendSelector
 
-        return BackendSelector({c.name: self.build("backend", c.qualified) for c in self.components("backend")})
+        return BackendSelector(
+            {c.name: self.build("backend", c.qualified) for c in self.components("backend")}
+        )
 
     def preferring(self, prefer: Sequence[str]) -> Kernel:
         """Return this kernel with other preferred providers; nothing is loaded anew."""
         other = object.__new__(type(self))
-        other.registry = Registry(self.plugins, self.failures, prefer)
+        other.registry = self.registry.preferring(prefer)
         return other
 
     def components(self, kind: str | None = None) -> list[Component]:
@@ -114,7 +119,7 @@ class Kernel:
         if isinstance(table, Resolved):
             return Factory(table)
         component = self.resolver.component(kind, table)
-        given = set(table) if isinstance(table, dict) else set()
+        given = set(table) if isinstance(table, Mapping) else set()
         required = {o.name for o in schema_of(component).options.values() if o.required}
         return Factory(self.resolver.resolve(kind, table, supplied=tuple(sorted(required - given))))
 

@@ -30,7 +30,8 @@ def listing() -> dict[str, Any]:
     name = f"listing-{sys.implementation.cache_tag}-{_checksum(found)}.json"
     known = read_cache(name)
     if known and known["version"] == __version__ and all(file_stamp(f[0]) == f for f in known["files"]):
-        return known["listing"]
+        kept: dict[str, Any] = known["listing"]
+        return kept
     kernel = _kernel()
     described = describe(kernel)
     if not kernel.failures:

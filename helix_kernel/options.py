@@ -54,10 +54,14 @@ class Bounds:
 
     def __call__(self, _instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         """Raise `ArgumentError` where a number lies outside; other types pass."""
-        numbers = value if isinstance(value, tuple | list) else (value,)
-        for number in numbers:
-            if isinstance(number, int | float) and not isinstance(number, bool) and not self.allows(number):
-                raise ArgumentError(f"{attribute.name} is {value!r}, allowed is {self}")
+        if not self.admits(value):
+            raise ArgumentError(f"{attribute.name} is {value!r}, allowed is {self}")
+
+    def admits(self, value: Any) -> bool:
+        """Whether a number, or each number of a list, lies inside; what is no number is not judged."""
+        if isinstance(value, tuple | list):
+            return all(self.admits(item) for item in value)
+        return isinstance(value, bool) or not isinstance(value, int | float) or self.allows(value)
 
     def allows(self, number: float) -> bool:
         """Whether the number lies inside (NaN never does)."""

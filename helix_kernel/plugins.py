@@ -7,6 +7,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -16,12 +17,13 @@ from helix_kernel.component import Component, Kind
 from helix_kernel.errors import HelixError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from helix_kernel.discovery import EntryPoint
 
 _T = TypeVar("_T")
 HEAVY_MODULES = ("torch", "numpy", "triton", "jax")
+RESERVED_SECTIONS = ("kernel", "extends")
 
 
 class PluginLoadError(HelixError):
@@ -103,14 +105,16 @@ def select(
     found: Iterable[EntryPoint], allowed: Sequence[str] | None, denied: Sequence[str]
 ) -> list[EntryPoint]:
     """Keep the entry points that the lists let through; a name is a distribution's or an entry point's."""
+    wanted = None if allowed is None else {_canonical(name) for name in allowed}
+    unwanted = {_canonical(name) for name in denied}
 
-    def named(entry_point: EntryPoint, names: Sequence[str]) -> bool:
-        return entry_point.provider in names or entry_point.name in names
+    def named(entry_point: EntryPoint, names: set[str]) -> bool:
+        return not names.isdisjoint((_canonical(entry_point.provider), _canonical(entry_point.name)))
 
     return [
         entry_point
         for entry_point in found
-        if (allowed is None or named(entry_point, allowed)) and not named(entry_point, denied)
+        if (wanted is None or named(entry_point, wanted)) and not named(entry_point, unwanted)
     ]
 
 
@@ -139,78 +143,107 @@ def load(
 
 
 def collect(manifests: Sequence[Manifest]) -> tuple[list[Plugin], list[PluginFailure]]:
-    """Call the hooks of manifests, each by itself, kinds first."""
+    """Call the hooks of manifests, each by itself: all kinds first, since they make further hooks."""
     manager = hooks.plugin_manager()
-    kinds: dict[str, Kind] = {kind.hook: kind for kind in hooks.CORE_KINDS}
-    brought: dict[str, tuple[Kind, ...]] = {}
+    kinds = list(hooks.CORE_KINDS)
     failures: list[PluginFailure] = []
-    healthy: list[Manifest] = []
+    known: list[tuple[Manifest, tuple[Kind, ...]]] = []
     for manifest in manifests:
         try:
-            own = tuple(
-                attrs.evolve(kind, provider=manifest.provider)
-                for kind in _call(manifest, "helix_kinds", Kind)
-            )
-            _refuse_taken(own, kinds)
-        except Exception as error:  # noqa: BLE001 - as above
+            own = _own_kinds(manifest, kinds)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
             failures.append(failure(manifest, error))
             continue
-        healthy.append(manifest)
-        brought[manifest.name] = own
+        known.append((manifest, own))
         for kind in own:
-            kinds[kind.hook] = kind
+            kinds.append(kind)
             hooks.add_kind(manager, kind)
     plugins = []
-    for manifest in healthy:
+    for manifest, own in known:
         try:
             manager.register(manifest.module, name=f"{manifest.provider}/{manifest.name}")
-            plugins.append(_plugin(manifest, kinds, brought[manifest.name]))
-        except Exception as error:  # noqa: BLE001 - as above
+            plugins.append(_plugin(manifest, {kind.hook: kind for kind in kinds}, own))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
             failures.append(failure(manifest, error))
-    return plugins, failures
+    return _without_orphans(plugins), failures
 
 
 def failure(source: EntryPoint | Manifest, error: BaseException) -> PluginFailure:
     """Return the record of a plugin that raised `error`."""
-    module = source.module if isinstance(source.module, str) else source.module.__name__
     return PluginFailure(
         name=source.name,
         provider=source.provider,
         version=source.version,
-        module=module,
+        module=_module_name(source),
         error=error,
         traceback="".join(traceback.format_exception(error)),
     )
 
 
-def _refuse_taken(own: Sequence[Kind], kinds: dict[str, Kind]) -> None:
-    for kind in own:
-        if kind.hook in kinds:
-            owner = kinds[kind.hook].provider
-            raise PluginLoadError(f"it brings the kind {kind.name!r}, which {owner} brings already")
+def _module_name(source: EntryPoint | Manifest) -> str:
+    if isinstance(source.module, str):
+        return source.module
+    return getattr(source.module, "__name__", type(source.module).__name__)
+
+
+def _own_kinds(manifest: Manifest, taken: Sequence[Kind]) -> tuple[Kind, ...]:
+    own: list[Kind] = []
+    for kind in _call(manifest, "helix_kinds", Kind):
+        _refuse_taken(kind, (*taken, *own))
+        own.append(attrs.evolve(kind, provider=manifest.provider))
+    return tuple(own)
+
+
+def _refuse_taken(kind: Kind, taken: Sequence[Kind]) -> None:
+    if kind.plural == "kinds" or kind.section in RESERVED_SECTIONS:
+        raise PluginLoadError(f"its kind {kind.name!r} has a plural or section that the kernel keeps")
+    for other in taken:
+        for what in ("name", "plural", "section"):
+            value = getattr(kind, what)
+            if value is not None and value == getattr(other, what):
+                raise PluginLoadError(
+                    f"its kind {kind.name!r} has the {what} {value!r}, which {other.provider} brings already"
+                )
+
+
+def _without_orphans(plugins: Sequence[Plugin]) -> list[Plugin]:
+    """Drop components of kinds whose owner failed, as if it were not installed."""
+    kinds = {kind.name for kind in hooks.CORE_KINDS} | {kind.name for p in plugins for kind in p.kinds}
+    return [
+        attrs.evolve(plugin, components=tuple(c for c in plugin.components if c.kind in kinds))
+        for plugin in plugins
+    ]
 
 
 def _plugin(manifest: Manifest, kinds: dict[str, Kind], own: tuple[Kind, ...]) -> Plugin:
     implemented = [name for name in dir(manifest.module) if _is_hook(manifest.module, name)]
     components = tuple(
-        attrs.evolve(
-            component, kind=kinds[name].name, provider=manifest.provider, version=manifest.version
-        )
+        attrs.evolve(component, kind=kinds[name].name, provider=manifest.provider, version=manifest.version)
         for name in implemented
         if name in kinds
         for component in _call(manifest, name, Component)
     )
+    _refuse_repeated(components)
     return Plugin(
         name=manifest.name,
         provider=manifest.provider,
         version=manifest.version,
-        module=getattr(manifest.module, "__name__", type(manifest.module).__name__),
+        module=_module_name(manifest),
         import_seconds=manifest.import_seconds,
         heavy_imports=manifest.heavy_imports,
         components=components,
         kinds=own,
         unknown_hooks=tuple(n for n in implemented if n not in kinds and n != "helix_kinds"),
     )
+
+
+def _refuse_repeated(components: Sequence[Component]) -> None:
+    seen: set[tuple[str, str]] = set()
+    for component in components:
+        for name in component.names:
+            if (component.kind, name) in seen:
+                raise PluginLoadError(f"it offers the {component.kind} {name!r} twice")
+            seen.add((component.kind, name))
 
 
 def _is_hook(module: Any, name: str) -> bool:
@@ -220,14 +253,21 @@ def _is_hook(module: Any, name: str) -> bool:
 def _call(manifest: Manifest, hook: str, record: type[_T]) -> list[_T]:
     if not (hasattr(manifest.module, hook) and _is_hook(manifest.module, hook)):
         return []
-    returned = list(getattr(manifest.module, hook)())
-    for item in returned:
+    returned = getattr(manifest.module, hook)()
+    items = list(returned) if isinstance(returned, Iterable) else [returned]
+    for item in items:
         if not isinstance(item, record):
-            raise PluginLoadError(f"{hook}() returned {item!r}; allowed are helix_kernel.{record.__name__}s")
-    return returned
+            raise PluginLoadError(
+                f"{hook}() gave {item!r}; allowed is a list of helix_kernel.{record.__name__}"
+            )
+    return items
 
 
 def _import(entry_point: EntryPoint) -> Manifest:
+    if ":" in entry_point.module:
+        raise PluginLoadError(
+            f"its entry point names {entry_point.module!r}; allowed is a module, its manifest"
+        )
     before = {name for name in HEAVY_MODULES if name in sys.modules}
     start = time.perf_counter()
     module = importlib.import_module(entry_point.module)
@@ -250,3 +290,7 @@ def _incompatible(entry_point: EntryPoint) -> PluginLoadError:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _canonical(name: str) -> str:
+    return name.replace("_", "-").lower()

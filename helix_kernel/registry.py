@@ -23,14 +23,20 @@ class Registry:
         plugins: Plugins that loaded.
         failures: Plugins that did not.
         prefer: Providers that win where several offer one name, the first first.
+        left_out: Providers that are installed, but that the selection of plugins leaves out.
     """
 
     def __init__(
-        self, plugins: Sequence[Plugin], failures: Sequence[PluginFailure], prefer: Sequence[str] = ()
+        self,
+        plugins: Sequence[Plugin],
+        failures: Sequence[PluginFailure],
+        prefer: Sequence[str] = (),
+        left_out: Sequence[str] = (),
     ) -> None:
         self.plugins = tuple(plugins)
         self.failures = tuple(failures)
         self.prefer = tuple(prefer)
+        self.left_out = tuple(left_out)
         own = [kind for plugin in plugins for kind in plugin.kinds]
         self.kinds: dict[str, Kind] = {kind.name: kind for kind in (*CORE_KINDS, *own)}
         self.sections: dict[str, Kind] = {k.section: k for k in self.kinds.values() if k.section}
@@ -38,6 +44,10 @@ class Registry:
         for plugin in plugins:
             for component in plugin.components:
                 self._by_kind[component.kind].append(component)
+
+    def preferring(self, prefer: Sequence[str]) -> Registry:
+        """Return this registry with other preferred providers."""
+        return Registry(self.plugins, self.failures, prefer, self.left_out)
 
     def kind(self, name: str) -> Kind:
         """Return the kind of that name (or plural).
@@ -50,8 +60,7 @@ class Registry:
                 return kind
         raise UnknownNameError(
             f"no kind is called {name!r}.{did_you_mean(name, self.kinds)} "
-            f"Known: {', '.join(sorted(self.kinds))}.{_install(catalogue.distribution_of_kind(name))}"
-            f"{self._suspects()}"
+            f"Known: {', '.join(sorted(self.kinds))}.{self.remedy(catalogue.distribution_of_kind(name))}"
         )
 
     def components(self, kind: str | None = None) -> list[Component]:
@@ -75,7 +84,7 @@ class Registry:
             for component in self._by_kind[kind]
             if short in component.names and provider in ("", component.provider)
         ]
-        if len({match.provider for match in matches}) > 1:
+        if len(matches) > 1:
             matches = self._preferred(matches)
         if not matches:
             raise UnknownNameError(self._unknown(kind, name))
@@ -91,27 +100,52 @@ class Registry:
                 return chosen
         return matches
 
+    def remedy(self, provider: str | None) -> str:
+        """Return what might bring a missing name, as a sentence to put at the end of an error.
+
+        Args:
+            provider: The distribution that is known to offer it, or None where none is known.
+        """
+        failed = [f for f in self.failures if provider in (None, f.provider)]
+        if failed:
+            return " It may be missing because " + "; ".join(str(f) for f in failed) + "."
+        if provider is None or any(plugin.provider == provider for plugin in self.plugins):
+            return ""
+        install = f" It comes with {provider}: pip install {provider}"
+        if provider in self.left_out:
+            return (
+                f"{install} (it is installed here, but HELIX_PLUGINS, HELIX_PLUGINS_DISABLED or the "
+                "[kernel] table leaves it out)"
+            )
+        return install
+
     def _unknown(self, kind: str, name: str) -> str:
         provider, _, short = name.rpartition(":")
-        known = sorted({n for c in self._by_kind[kind] for n in (c.name, *c.aliases)})
+        offered = self._by_kind[kind]
+        known = sorted({n for c in offered for n in (c.name, *c.aliases)})
         owner = catalogue.distribution_of(kind, short)
-        hint = "" if owner and owner != provider and not known else did_you_mean(short, known)
-        listing = f" Installed: {', '.join(known)}." if known else f" No {kind} is installed."
-        installed = {plugin.provider for plugin in self.plugins}
-        missing = owner if owner not in installed else None
-        if provider and provider not in installed:
-            missing = missing or provider
-        return f"no {kind} is called {name!r}.{hint}{listing}{_install(missing)}{self._suspects(missing)}"
+        if provider in ("", owner):
+            return (
+                f"no {kind} is called {name!r}.{'' if owner else did_you_mean(short, known)}"
+                f"{_listing(kind, known)}{self.remedy(owner)}"
+            )
+        spellings = sorted(f"{c.provider}:{n}" for c in offered for n in (c.name, *c.aliases))
+        return (
+            f"no {kind} is called {name!r}.{did_you_mean(name, spellings)}{_listing(kind, spellings)}"
+            f"{self._absent(provider)}"
+        )
 
-    def _suspects(self, provider: str | None = None) -> str:
-        related = [f for f in self.failures if provider in (None, f.provider)] or list(self.failures)
-        if not related:
-            return ""
-        return " It may be missing because " + "; ".join(str(f) for f in related) + "."
+    def _absent(self, provider: str) -> str:
+        """Explain a provider that was asked for by name, without advising to install a misspelling."""
+        here = {plugin.provider for plugin in self.plugins}
+        if provider in here or provider in catalogue.DISTRIBUTIONS:
+            return self.remedy(provider)
+        failed = any(failure.provider == provider for failure in self.failures)
+        return self.remedy(provider) if failed else f" No plugin of {provider!r} is installed."
 
 
-def _install(distribution: str | None) -> str:
-    return f" It comes with {distribution}: pip install {distribution}" if distribution else ""
+def _listing(kind: str, known: Sequence[str]) -> str:
+    return f" Installed: {', '.join(known)}." if known else f" No {kind} is installed."
 
 
 def _ambiguous(kind: str, name: str, matches: Sequence[Component]) -> str:
@@ -128,6 +162,6 @@ def _warn_if_deprecated(component: Component, name: str) -> None:
         warnings.warn(
             f"{component.kind} {name!r} is called {component.name!r} since "
             f"{component.provider} {component.deprecated[name]}; use the new name",
-            DeprecationWarning,
-            stacklevel=4,
+            FutureWarning,  # which Python shows to users, as it does no DeprecationWarning
+            stacklevel=3,
         )

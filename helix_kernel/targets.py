@@ -37,7 +37,7 @@ def _load(component: Component, spelling: str) -> Any:
     module, _, attribute = spelling.partition(":")
     try:
         return reduce(getattr, attribute.split("."), importlib.import_module(module))
-    except (ImportError, AttributeError) as error:
+    except Exception as error:
         what = f"{component.kind or 'component'} {component.qualified!r}"
-        needs = f" It requires {', '.join(component.requires)}." if component.requires else ""
-        raise DependencyError(f"{what}: {spelling!r} cannot be imported: {error}.{needs}") from error
+        needs = f" (it requires {', '.join(component.requires)})" if component.requires else ""
+        raise DependencyError(f"{what}: {spelling!r} cannot be imported: {error}{needs}") from error

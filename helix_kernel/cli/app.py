@@ -3,19 +3,63 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 from cyclopts import App, CycloptsError
 
-from helix_kernel import __version__
+from helix_kernel import __version__, catalogue
 from helix_kernel.cli.direct import COMMANDS, GROUPS, exit_code
+from helix_kernel.errors import AmbiguousNameError, UnknownNameError, did_you_mean
 from helix_kernel.listing import listing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+OWN = frozenset(words[0] for words in COMMANDS)
 
 
-def make_app() -> App:
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line; return its exit code.
+
+    Raises:
+        UnknownNameError: No command has the first word's name; names the distribution that
+            brings it, if it is a first-party one.
+        AmbiguousNameError: Several plugins bring a command of that name.
+    """
+    offered = [component for component in listing()["components"] if component["kind"] == "command"]
+    brought = commands(offered)
+    if arguments and not arguments[0].startswith("-"):
+        _require(arguments[0], brought, offered)
+    app = make_app(brought)
+    try:
+        returned = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        print(f"error: {error}\n  (helix --help lists the commands)", file=sys.stderr)
+        return 2
+    return exit_code(returned)
+
+
+def commands(offered: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return plugins' commands by the word that calls each.
+
+    A name that several plugins or the kernel claim is given to none of them: each is then called
+    by ``provider:name``.
+
+    Args:
+        offered: Tables of components of kind ``command``, as a listing holds them.
+    """
+    claims = Counter(name for component in offered for name in (component["name"], *component["aliases"]))
+    found: dict[str, Mapping[str, Any]] = {}
+    for component in offered:
+        found[_qualified(component)] = component
+        for name in (component["name"], *component["aliases"]):
+            if claims[name] == 1 and name not in OWN:
+                found[name] = component
+    return found
+
+
+def make_app(brought: Mapping[str, Mapping[str, Any]]) -> App:
     """Return the application; commands are imported when they are called."""
     app = App(name="helix", version=__version__, help="Post-transformer machine learning from parts.")
     groups = {name: App(name=name, help=summary) for name, summary in GROUPS.items()}
@@ -24,22 +68,29 @@ def make_app() -> App:
     for words, (target, summary) in COMMANDS.items():
         holder = groups[words[0]] if len(words) > 1 else app
         holder.command(target, name=words[-1], help=summary)
-    taken = {words[0] for words in COMMANDS} | set(GROUPS)
-    for component in listing()["components"]:
-        if component["kind"] == "command" and component["name"] not in taken:
-            app.command(component["target"], name=component["name"], help=component["summary"])
-            taken.add(component["name"])
+    for word, component in brought.items():
+        app.command(component["target"], name=word, help=component["summary"], show=":" not in word)
     return app
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run a command line; return its exit code."""
-    app = make_app()
-    try:
-        returned = app(
-            arguments, exit_on_error=False, print_error=False, result_action="return_value"
-        )
-    except CycloptsError as error:
-        print(f"error: {error}\n  (helix --help lists the commands)", file=sys.stderr)
-        return 2
-    return exit_code(returned)
+def _require(
+    word: str, brought: Mapping[str, Mapping[str, Any]], offered: Sequence[Mapping[str, Any]]
+) -> None:
+    if word in OWN or word in brought:
+        return
+    claimants = [_qualified(c) for c in offered if word in (c["name"], *c["aliases"])]
+    if claimants:
+        raise AmbiguousNameError(f"several plugins bring the command {word!r}: call {' or '.join(claimants)}")
+    from helix_kernel.kernel import default_kernel
+
+    owner = catalogue.distribution_of("command", word)
+    known = sorted(OWN | {name for name in brought if ":" not in name})
+    hint = "" if owner else did_you_mean(word, known)
+    raise UnknownNameError(
+        f"no command is called {word!r}.{hint} Commands: {', '.join(known)}."
+        f"{default_kernel().registry.remedy(owner)}"
+    )
+
+
+def _qualified(component: Mapping[str, Any]) -> str:
+    return f"{component['provider']}:{component['name']}"

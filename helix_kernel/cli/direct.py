@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+CO_VARARGS = 4  # inspect.CO_VARARGS
+
 COMMANDS = {
     ("plugins",): ("helix_kernel.cli.listings:plugins", "List the installed plugins and those that failed"),
     ("components",): ("helix_kernel.cli.listings:components", "List the installed components"),
@@ -79,12 +81,17 @@ def _plain(word: str) -> bool:
 
 
 def _call(target: str, words: list[str]) -> int | None:
-    import inspect
-
     function = load(target)
-    options = {"json": True} if "--json" in words else {}
-    try:
-        bound = inspect.signature(function).bind(*[w for w in words if w != "--json"], **options)
-    except TypeError:
+    given = [word for word in words if word != "--json"]
+    if not _takes(function, len(given)):
         return None
-    return exit_code(function(*bound.args, **bound.kwargs))
+    options = {"json": True} if "--json" in words else {}
+    return exit_code(function(*given, **options))
+
+
+def _takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function takes so many words; `inspect` would tell, but takes long to import."""
+    code = function.__code__
+    fewest = code.co_argcount - len(function.__defaults__ or ())
+    has_varargs = bool(code.co_flags & CO_VARARGS)
+    return fewest <= count and (has_varargs or count <= code.co_argcount)

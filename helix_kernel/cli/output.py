@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # see helix_kernel.cli
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 
 def print_json(value: Any) -> None:

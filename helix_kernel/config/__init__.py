@@ -30,10 +30,12 @@ class KernelSettings:
     distribution when the config was frozen.
     """
 
-    plugins: list[str] | None = option(None, help="use only these plugins (distributions or entry points)")
-    disabled: list[str] = option([], help="leave these plugins out")
-    prefer: list[str] = option([], help="providers that win where several offer one name")
-    backends: list[str] = option(["auto"], help="auto, reference, or names of backends")
+    plugins: tuple[str, ...] | None = option(
+        None, help="use only these plugins (distributions or entry points)"
+    )
+    disabled: tuple[str, ...] = option((), help="leave these plugins out")
+    prefer: tuple[str, ...] = option((), help="providers that win where several offer one name")
+    backends: tuple[str, ...] = option(("auto",), help="auto, reference, or names of backends")
     components: dict[str, str] = attrs.field(factory=dict, eq=False, metadata={"help": "written by resolve"})
 
     def kernel(self) -> Kernel:
@@ -139,7 +141,9 @@ def resolve_document(table: Table, *, source: str = "", kernel: Kernel | None = 
         kind = kernel.registry.sections.get(section)
         if kind is None or not keys:
             raise KeyError(path)
-        return kernel.resolver.default_of(kind.name, _with_default_use(table.get(section, {}), kind.default), keys)
+        return kernel.resolver.default_of(
+            kind.name, _with_default_use(table.get(section, {}), kind.default), keys
+        )
 
     expanded, more = resolve_references(table, default)
     found += more
@@ -176,7 +180,9 @@ def _unknown_section(name: str, value: Any, kernel: Kernel) -> Problem:
     known = ["extends", "kernel", *kernel.registry.sections]
     owner = catalogue.SECTIONS.get(name)
     if owner:
-        return Problem(name, f"no installed plugin brings this section. It comes with {owner}: pip install {owner}")
+        return Problem(
+            name, f"no installed plugin brings this section. It comes with {owner}: pip install {owner}"
+        )
     what = "section" if isinstance(value, dict) else "option"
     return Problem(name, f"unknown {what}.{did_you_mean(name, known)} Known sections: {', '.join(known[1:])}")
 
@@ -200,8 +206,6 @@ def _collect_versions(value: Any, found: dict[str, str]) -> None:
 def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_without_none(item) for item in value]
     return value
-
-

@@ -31,6 +31,9 @@ def read_document(path: str | Path, overrides: Sequence[str] = ()) -> Table:
     Raises:
         InputError: A file is missing, or files extend each other in a circle.
         ConfigError: A file is not TOML, or an override not an assignment.
+
+    A base's table whose ``use`` the file changes is dropped, for its options are another
+    component's; an override of ``use`` keeps the options that stand beside it.
     """
     table = _read_with_bases(Path(path), ())
     for override in overrides:
@@ -54,7 +57,7 @@ def resolve_references(table: Table, default: Callable[[str], Any]) -> tuple[Tab
     """Replace every ``${section.key}`` by the value that it names.
 
     A text that is one reference takes the value with its type; a reference within a longer
-    text is replaced by the value's text.
+    text is replaced by the value as TOML writes it (text without its quotes).
 
     Args:
         table: The merged table.
@@ -64,7 +67,7 @@ def resolve_references(table: Table, default: Callable[[str], Any]) -> tuple[Tab
     Returns:
         The new table, and a problem for each reference that names nothing or itself.
     """
-    problems: list[Problem] = []
+    problems: dict[str, Problem] = {}  # by path, since a value is expanded once for each reference to it
 
     def value_at(path: str, trail: tuple[str, ...]) -> Any:
         try:
@@ -87,9 +90,9 @@ def resolve_references(table: Table, default: Callable[[str], Any]) -> tuple[Tab
         try:
             if whole:
                 return look_up(whole[1].strip(), trail)
-            return _REFERENCE.sub(lambda match: str(look_up(match[1].strip(), trail)), text)
+            return _REFERENCE.sub(lambda match: _as_text(match[0], look_up(match[1].strip(), trail)), text)
         except LookupError as error:
-            problems.append(Problem(path, str(error.args[0])))
+            problems.setdefault(path, Problem(path, str(error.args[0])))
             return text
 
     def look_up(name: str, trail: tuple[str, ...]) -> Any:
@@ -101,7 +104,7 @@ def resolve_references(table: Table, default: Callable[[str], Any]) -> tuple[Tab
             hint = did_you_mean(name, list(paths(table)))
             raise LookupError(f"${{{name}}} refers to no value of this config.{hint}") from None
 
-    return expand(table, "", ()), problems
+    return expand(table, "", ()), list(problems.values())
 
 
 def paths(table: Table, prefix: str = "") -> Iterator[str]:
@@ -118,12 +121,15 @@ def merge(base: Table, over: Table) -> Table:
     merged = dict(base)
     for key, value in over.items():
         known = merged.get(key)
-        same = isinstance(known, dict) and isinstance(value, dict)
-        if same and value.get("use", known.get("use")) == known.get("use"):
+        if isinstance(known, dict) and isinstance(value, dict) and _same_component(known, value):
             merged[key] = merge(known, value)
         else:
             merged[key] = copy.deepcopy(value)
     return merged
+
+
+def _same_component(base: Table, over: Table) -> bool:
+    return "use" not in over or over["use"] == base.get("use")
 
 
 def _read_with_bases(path: Path, trail: tuple[Path, ...]) -> Table:
@@ -140,29 +146,32 @@ def _read_with_bases(path: Path, trail: tuple[Path, ...]) -> Table:
         reason = error.strerror or type(error).__name__
         raise InputError(f"config file {str(path)!r}{by}: {reason}") from error
     table = parse_document(text, str(path))
-    bases = table.pop("extends", [])
+    given = table.pop("extends", [])
+    bases = [given] if isinstance(given, str) else given
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        allowed = "allowed is a file name or a list of them"
+        raise ConfigError([Problem("extends", f"given {given!r}, {allowed}")], str(path))
     merged: Table = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        if not isinstance(base, str):
-            raise ConfigError([Problem("extends", f"given {base!r}, allowed are file names")], str(path))
+    for base in bases:
         merged = merge(merged, _read_with_bases(path.parent / base, (*trail, resolved)))
     return merge(merged, table)
 
 
 def _apply(table: Table, override: str) -> None:
     name, sign, text = override.partition("=")
-    keys = name.strip().split(".")
+    name = name.strip()
+    keys = name.split(".")
     if not sign or not all(keys):
-        raise ConfigError(
-            [Problem("", f"override {override!r} is not of the form section.key=value")], "overrides"
-        )
+        wrong = f"override {override!r} is not of the form section.key=value"
+        raise ConfigError([Problem("", wrong)], "overrides")
+    holder = table
     for key in keys[:-1]:
-        nested = table.setdefault(key, {})
+        nested = holder.setdefault(key, {})
         if not isinstance(nested, dict):
-            given = f"{key!r} is {nested!r}, not a table"
-            raise ConfigError([Problem(name.strip(), f"override {override!r}: {given}")], "overrides")
-        table = nested
-    table[keys[-1]] = _value(text.strip())
+            wrong = f"override {override!r}: {key!r} is {nested!r}, not a table"
+            raise ConfigError([Problem(name, wrong)], "overrides")
+        holder = nested
+    holder[keys[-1]] = _value(text.strip())
 
 
 def _value(text: str) -> Any:
@@ -170,6 +179,13 @@ def _value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, KeyError):
         return text
+
+
+def _as_text(reference: str, value: Any) -> str:
+    whole = "a table" if isinstance(value, dict) else "a list" if isinstance(value, list) else None
+    if whole:
+        raise LookupError(f"{reference} is {whole}, which cannot stand within a text")
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _at(table: Table, path: str) -> Any:

@@ -53,20 +53,20 @@ class _Writer:
         }
 
     def _kind(self, kind: str, supplied: tuple[str, ...], default: str | None = None) -> dict[str, Any]:
-        name = "-".join([kind, *(["without", *supplied] if supplied else [])])
+        words = [kind, *(["without", *supplied] if supplied else []), *(["or", default] if default else [])]
+        name = "-".join(words)
         if name not in self._definitions:
             self._definitions[name] = {}  # a placeholder, since a kind may nest its own
             components = self._kernel.components(kind)
-            names = [n for component in components for n in (*component.names, component.qualified)]
-            branches = [self._branch(component, supplied, default) for component in components]
+            names = _names(components)
             table = {
                 "type": "object",
                 "required": [] if default else ["use"],
-                "properties": {"use": {"enum": sorted(set(names)), "description": f"the {kind} to use"}},
-                "allOf": branches,
+                "properties": {"use": {"enum": names, "description": f"the {kind} to use"}},
+                "allOf": [self._branch(component, supplied, default) for component in components],
             }
-            shorthand = {"enum": sorted(set(names))}
-            self._definitions[name] = {"anyOf": [table, shorthand, _REFERENCE]} if names else False
+            alone = _names([component for component in components if self._stands_alone(component, supplied)])
+            self._definitions[name] = {"anyOf": [table, {"enum": alone}, _REFERENCE]} if names else False
         return {"$ref": f"#/$defs/{name}"}
 
     def _branch(self, component: Component, supplied: tuple[str, ...], default: str | None) -> dict[str, Any]:
@@ -76,12 +76,18 @@ class _Writer:
         return {"if": chosen, "then": self._component(component, supplied)}
 
     def _component(self, component: Component, supplied: tuple[str, ...]) -> dict[str, Any]:
-        if component.config is None and component.target.partition(":")[0] not in sys.modules:
-            return {"description": component.summary}  # its options are known only by importing it
+        if _is_unknown(component):
+            return {"description": component.summary}
         table = self._options(schema_of(component), supplied)
         table["description"] = component.summary
         table["properties"]["use"] = True
         return table
+
+    def _stands_alone(self, component: Component, supplied: tuple[str, ...]) -> bool:
+        """Whether a name alone is enough: nothing that the component requires is left to the config."""
+        if _is_unknown(component):
+            return True
+        return not any(o.required and o.name not in supplied for o in schema_of(component).options.values())
 
     def _options(self, schema: Schema, supplied: tuple[str, ...]) -> dict[str, Any]:
         own = [option for option in schema.options.values() if option.name not in supplied]
@@ -124,6 +130,15 @@ class _Writer:
             items = [self._type(part, option) for part in arguments]
             return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
         return {"type": "array", "items": self._type(arguments[0], option)}
+
+
+def _names(components: Sequence[Component]) -> list[str]:
+    return sorted({name for component in components for name in (*component.names, component.qualified)})
+
+
+def _is_unknown(component: Component) -> bool:
+    """Whether only importing the component's target would tell what options it takes."""
+    return component.config is None and component.target.partition(":")[0] not in sys.modules
 
 
 def _bounds(option: Option) -> dict[str, Any]:

@@ -133,7 +133,7 @@ class Resolver:
     def _arguments(
         self, component: Component, schema: Schema, values: Mapping[str, Any], supplied: tuple[str, ...]
     ) -> tuple[dict[str, Any], list[Problem]]:
-        found = _unknown(component, schema, values, supplied)
+        found = _unknown(component, schema, values, supplied) + _unwanted(component, schema, supplied)
         arguments: dict[str, Any] = {}
         for option in schema.options.values():
             if option.name in supplied:
@@ -191,6 +191,16 @@ def _unknown(
             takes = f"{component.qualified} takes {', '.join(own) or 'no options'}"
             found.append(Problem(key, f"unknown option.{did_you_mean(key, own)} {takes}"))
     return found
+
+
+def _unwanted(component: Component, schema: Schema, supplied: tuple[str, ...]) -> list[Problem]:
+    """Report a component that cannot stand here, since it would be called with what it does not take."""
+    extra = [] if schema.is_open else [name for name in supplied if name not in schema.options]
+    if not extra:
+        return []
+    takes = ", ".join(schema.options) or "no options"
+    message = f"{component.qualified} cannot stand here: it is given {', '.join(extra)}, but takes {takes}"
+    return [Problem("use", message)]
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -46,12 +46,8 @@ class Option:
 
     @property
     def nested(self) -> ComponentOf | FactoryOf | None:
-        """The marker of an option that holds one component, if it is one."""
-        for part in (self.type, *typing.get_args(self.type)):
-            marker = nested_marker(part)
-            if marker:
-                return marker
-        return None
+        """The marker of an option that holds components, alone or in a list, union or table."""
+        return _marker_within(self.type)
 
 
 @attrs.frozen(kw_only=True)
@@ -94,7 +90,7 @@ def schema_of(component: Component) -> Schema:
     return schema_of_class(config_class)
 
 
-@lru_cache(maxsize=None)
+@cache
 def schema_of_class(config_class: type[Any]) -> Schema:
     """Return the schema that an attrs class declares."""
     attrs.resolve_types(config_class, include_extras=True)
@@ -119,19 +115,24 @@ def check_bounds(option: Option, value: Any) -> None:
         ArgumentError: The value is not allowed; the message says what is.
     """
     if option.bounds is not None:
-        numbers = value if isinstance(value, tuple | list) else (value,)
-        for number in numbers:
-            if isinstance(number, int | float) and not option.bounds.allows(number):
-                raise ArgumentError(f"given {value!r}, allowed is {option.bounds}")
+        if not option.bounds.admits(value):
+            raise ArgumentError(f"given {value!r}, allowed is {option.bounds}")
     elif option.attribute is not None and option.attribute.validator is not None:
         option.attribute.validator(None, option.attribute, value)
 
 
+def _marker_within(annotation: Any) -> ComponentOf | FactoryOf | None:
+    marker = nested_marker(annotation)
+    parts = iter(typing.get_args(annotation))
+    while marker is None and (part := next(parts, None)) is not None:
+        marker = _marker_within(part)
+    return marker
+
+
 def _default(attribute: attrs.Attribute[Any]) -> Any:
-    default = attribute.default
-    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # the stubs call Factory a function
-        return default.factory()
-    return default
+    default: Any = attribute.default
+    # attrs.Factory, which the stubs call a function
+    return default.factory() if hasattr(default, "factory") else default
 
 
 def _from_signature(component: Component) -> Schema:

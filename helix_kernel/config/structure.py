@@ -45,17 +45,15 @@ def problems(error: BaseException, path: str) -> list[Problem]:
         return [Problem(under(path, problem.path), problem.message) for problem in error.problems]
     if isinstance(error, ClassValidationError):
         with_notes, without = error.group_exceptions()
-        found = [p for cause, note in with_notes for p in problems(cause, under(path, note.name))]
+        found = [p for cause, note in with_notes for p in _field_problems(cause, path, note.name)]
         return found + [p for cause in without for p in problems(cause, path)]
     if isinstance(error, ForbiddenExtraKeysError):
-        known = [field.name for field in attrs.fields(error.cl)]
+        known = [field.name for field in attrs.fields(error.cl)] if attrs.has(error.cl) else []
         return [
             Problem(under(path, key), f"unknown option.{did_you_mean(key, known)}")
             for key in sorted(error.extra_fields)
         ]
-    if isinstance(error, KeyError):
-        return [Problem(path, "missing; it is required")]
-    return [Problem(path, str(error))]
+    return [Problem(path, str(error) or type(error).__name__)]
 
 
 def under(path: str, name: str) -> str:
@@ -91,6 +89,12 @@ def given(value: Any) -> str:
         return "given a table"
     shown = {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
     return f"given {shown} ({names.get(type(value), type(value).__name__)})"
+
+
+def _field_problems(error: BaseException, path: str, name: str) -> list[Problem]:
+    if isinstance(error, KeyError) and error.args == (name,):  # how cattrs says that a key is absent
+        return [Problem(under(path, name), "missing; it is required")]
+    return problems(error, under(path, name))
 
 
 def _strict(value: Any, kind: Any) -> Any:
