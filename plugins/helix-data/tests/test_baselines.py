@@ -3,6 +3,7 @@ import lzma
 import random
 import subprocess
 import sys
+import zlib
 
 import pytest
 
@@ -30,17 +31,23 @@ def test_gzip_looks_back_32_kib_and_xz_further():
     assert bits["xz"] < 1
 
 
-def test_gzip_is_no_worse_than_the_difference_of_files():
-    text = " ".join(str(number) for number in range(20_000)).encode()
-    train, held_out = text[:90_000], text[90_000:]
+@pytest.mark.parametrize(("train_kind", "n_words"), [("text", 60), ("noise", 3000)])
+def test_gzip_is_the_better_of_appending_and_a_dictionary(train_kind, n_words):
+    """Appending wins on a short text like the one before it, a dictionary after one unlike it."""
+    train, held_out = (_text(9000) if train_kind == "text" else NOISE), _text(n_words)
+    appended = len(gzip.compress(train + held_out, 9)) - len(gzip.compress(train, 9))
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zdict=train[-32768:])
+    with_dictionary = len(deflate.compress(held_out) + deflate.flush())
+    assert (appended < with_dictionary) == (train_kind == "text")
     bits = compressed_bits_per_byte(train, held_out)
-    sizes = {
-        "gzip": lambda data: len(gzip.compress(data, 9)),
-        "xz": lambda data: len(lzma.compress(data, preset=9)),
-    }
-    differences = {name: 8 * (size(text) - size(train)) / len(held_out) for name, size in sizes.items()}
-    assert bits["gzip"] <= differences["gzip"]
-    assert bits["xz"] == pytest.approx(differences["xz"], rel=0.1)
+    assert bits["gzip"] == 8 * min(appended, with_dictionary) / len(held_out)
+
+
+def test_xz_is_what_appending_costs():
+    train, held_out = _text(5000), _text(500)
+    preset = 9 | lzma.PRESET_EXTREME
+    appended = len(lzma.compress(train + held_out, preset=preset)) - len(lzma.compress(train, preset=preset))
+    assert compressed_bits_per_byte(train, held_out)["xz"] == 8 * appended / len(held_out)
 
 
 def test_no_training_part_is_plain_compression():
@@ -60,3 +67,9 @@ def test_listing_the_datasets_imports_neither_torch_nor_numpy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def _text(n_words):
+    draw = random.Random(n_words)
+    words = [bytes(random.Random(index).choices(b"abcdefghij", k=2 + index % 8)) for index in range(800)]
+    return b" ".join(draw.choices(words, k=n_words))

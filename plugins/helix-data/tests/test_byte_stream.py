@@ -3,7 +3,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helix_data.byte_stream import ByteStream, FileSegment, MemorySegment
@@ -25,6 +25,7 @@ texts = st.lists(st.binary(min_size=1, max_size=9), min_size=1, max_size=8)
 
 
 @given(texts=texts, data=st.data())
+@settings(max_examples=60, deadline=None)
 def test_reads_like_the_joined_bytes(texts, data):
     stream, joined = memory_stream(*texts), b"".join(texts)
     start = data.draw(st.integers(0, len(joined)))
@@ -35,6 +36,7 @@ def test_reads_like_the_joined_bytes(texts, data):
 
 
 @given(texts=texts, data=st.data())
+@settings(max_examples=60, deadline=None)
 def test_gathers_windows_across_segments(texts, data):
     stream, joined = memory_stream(*texts), b"".join(texts)
     width = data.draw(st.integers(1, len(joined)))

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
@@ -10,12 +10,14 @@ seeds = st.integers(0, 2**64 - 1)
 
 
 @given(n=st.integers(1, 3000), seed=seeds, stream=st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
 def test_is_a_permutation(n, seed, stream):
     order = Shuffle(n, seed=seed, stream=stream)(np.arange(n))
     assert np.array_equal(np.sort(order), np.arange(n))
 
 
 @given(n=st.integers(1, 2**40), seed=seeds, data=st.data())
+@settings(max_examples=60, deadline=None)
 def test_any_place_is_computed_alone(n, seed, data):
     places = np.array(data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=20, unique=True)))
     shuffle = Shuffle(n, seed=seed, stream=0)
@@ -52,6 +54,7 @@ def test_philox_words_are_the_published_generator():
 
 
 @given(seed=seeds, stream=seeds)
+@settings(max_examples=60, deadline=None)
 def test_philox_words_depend_on_seed_and_stream_alone(seed, stream):
     expected = _philox4x64(key=(seed, 0), counter=(1, stream, 0, 0))
     assert philox_words(seed, stream, 4).tolist() == expected

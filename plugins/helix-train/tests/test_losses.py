@@ -5,7 +5,7 @@ import attrs
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helix_kernel.errors import ArgumentError
@@ -66,6 +66,7 @@ logits = st.floats(-30, 30)
 
 
 @given(x=logits, y=logits, beta=st.floats(0.01, 10))
+@settings(max_examples=60, deadline=None)
 def test_regression_formulas(x, y, beta):
     prediction, target = torch.tensor([x], dtype=torch.float64), torch.tensor([y], dtype=torch.float64)
     d = abs(x - y)
@@ -76,6 +77,7 @@ def test_regression_formulas(x, y, beta):
 
 
 @given(rows=st.lists(st.lists(logits, min_size=3, max_size=3), min_size=1, max_size=4), data=st.data())
+@settings(max_examples=60, deadline=None)
 def test_cross_entropy_formula(rows, data):
     classes = data.draw(st.lists(st.integers(0, 2), min_size=len(rows), max_size=len(rows)))
     expected = [
@@ -86,6 +88,7 @@ def test_cross_entropy_formula(rows, data):
 
 
 @given(x=st.floats(-20, 20), y=st.booleans(), gamma=st.floats(0, 5), alpha=st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
 def test_focal_is_equation_5(x, y, gamma, alpha):
     p = 1 / (1 + math.exp(-x))
     p_t, alpha_t = (p, alpha) if y else (1 - p, 1 - alpha)

@@ -3,7 +3,7 @@ import math
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helix_kernel.errors import ArgumentError
@@ -37,6 +37,7 @@ def test_values(schedule, values):
 
 @pytest.mark.parametrize("make", CLASSES)
 @given(total=st.integers(1, 500), warmup=st.integers(0, 600), step=st.integers(0, 1500))
+@settings(max_examples=60, deadline=None)
 def test_rises_then_falls_and_never_leaves_zero_to_one(make, total, warmup, step):
     schedule = make(total_steps=total, warmup_steps=warmup)
     here, after = schedule(step), schedule(step + 1)
