@@ -152,7 +152,8 @@ class Trainer:
         self._progress = progress
         progress.note(self.dataset.describe())
         n_parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        progress.note(f"model: {n_parameters:,} parameters on {self.device}; ops: {self.selection}")
+        backends = ", ".join(self.selection.chosen) or "the references"
+        progress.note(f"model: {n_parameters:,} parameters on {self.device}; ops by {backends}")
         if self.start:
             restore(self.start, self.model, self.optimizer)
             self.step, self._checkpoint = self.start.step, self.start.checkpoint
@@ -247,7 +248,7 @@ class Trainer:
             "config": self.config.to_dict(),
             "components": self.config.versions(),
             "api": 1,
-            "ops": self.selection.summary(),
+            "ops": self.selection.as_dict(),
             "data_fingerprint": self.dataset.fingerprint,
             "environment": {
                 "python": platform.python_version(),

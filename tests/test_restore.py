@@ -1,0 +1,99 @@
+"""Opening a run's checkpoint: what must be installed, and what must fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import torch
+
+import helix_kernel
+from helix_kernel import Kernel
+from helix_kernel.checkpoint import save
+from helix_kernel.errors import CheckpointError, IncompatibleCheckpointError
+from helix_kernel.registry import Registry
+from helix_kernel.restore import load_weights, open_run
+
+MODEL = {"use": "helix-ssm:language-model", "d_model": 8, "n_layers": 1, "mixer": {"use": "helix-ssm:linear"}}
+VERSIONS = {"layer/helix-ssm:language-model": "0.1.0", "layer/helix-ssm:linear": "0.1.0"}
+
+
+def saved(tmp_path: Path, **changes: Any) -> Path:
+    kernel = helix_kernel.default_kernel()
+    model = kernel.build("layer", {**MODEL, "mixer": {"use": "linear"}})
+    weights: dict[str, Any] = {}
+    for name, value in model.state_dict().items():
+        *parents, last = name.split(".")
+        place = weights
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    path = tmp_path / "step-00000001"
+    attributes = {"config": {"model": MODEL}, "components": VERSIONS, "step": 1, **changes}
+    save(path, {"model": weights}, attributes=attributes)
+    return path
+
+
+def with_versions(version: str, *, without: str = "") -> Kernel:
+    kernel = Kernel()
+    plugins = [
+        attrs.evolve(p, version=version if p.provider == "helix-ssm" else p.version)
+        for p in kernel.plugins
+        if p.provider != without
+    ]
+    kernel.registry = Registry(plugins, kernel.failures)
+    return kernel
+
+
+def test_a_model_comes_back_with_its_weights(tmp_path: Path):
+    path = saved(tmp_path)
+    model = helix_kernel.load_model(path)
+    assert not model.training
+    ids = torch.randint(0, 256, (2, 5))
+    assert torch.equal(model(ids), helix_kernel.load_model(path)(ids))
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "0.1.7", "0.2.0"])
+def test_the_same_major_version_opens(version: str, tmp_path: Path):
+    open_run(saved(tmp_path)).check_providers({"helix-ssm:linear"}, with_versions(version))
+
+
+def test_another_major_version_is_refused_with_the_command_that_mends_it(tmp_path: Path):
+    with pytest.raises(IncompatibleCheckpointError, match="another major version: pip install helix-ssm==0.1.0"):
+        helix_kernel.load_model(saved(tmp_path), kernel=with_versions("1.0.0"))
+
+
+def test_a_provider_that_is_not_installed_is_named_with_the_command(tmp_path: Path):
+    with pytest.raises(IncompatibleCheckpointError, match="not installed: pip install helix-ssm==0.1.0"):
+        helix_kernel.load_model(saved(tmp_path), kernel=with_versions("0.1.0", without="helix-ssm"))
+
+
+def test_options_that_a_component_no_longer_takes_are_named(tmp_path: Path):
+    path = saved(tmp_path, config={"model": {**MODEL, "n_heads": 3}})
+    with pytest.raises(IncompatibleCheckpointError, match=r"model\.n_heads: unknown option"):
+        helix_kernel.load_model(path)
+
+
+def test_arrays_without_a_config_are_not_a_run(tmp_path: Path):
+    save(tmp_path / "plain", {"weights": torch.zeros(3)})
+    with pytest.raises(IncompatibleCheckpointError, match="no config"):
+        open_run(tmp_path / "plain")
+
+
+def test_a_directory_without_checkpoints_is_said_so(tmp_path: Path):
+    with pytest.raises(CheckpointError):
+        open_run(tmp_path)
+
+
+def test_weights_that_do_not_fit_change_nothing():
+    module = torch.nn.Linear(2, 3)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(IncompatibleCheckpointError) as caught:
+        load_weights(module, {"weight": torch.zeros(3, 4), "scale": torch.zeros(1)}, "here")
+    message = str(caught.value)
+    assert "weight: (3, 4) in the checkpoint, (3, 2) in the model" in message
+    assert "missing: bias (3,)" in message
+    assert "left over: scale (1,)" in message
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
