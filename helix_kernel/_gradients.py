@@ -94,7 +94,11 @@ class Gradient:
             values[i] = values[i].detach().requires_grad_()
         with torch.enable_grad():
             results = as_tuple(self.contract.reference(*values))
-        pairs = [(results[i], grad) for i, grad in zip(self.wanted, grads, strict=True) if grad is not None]
+        pairs = [
+            (results[i], grad)
+            for i, grad in zip(self.wanted, grads, strict=True)
+            if grad is not None and results[i].requires_grad
+        ]
         found = torch.autograd.grad(
             [result for result, _ in pairs],
             [values[i] for i in given],

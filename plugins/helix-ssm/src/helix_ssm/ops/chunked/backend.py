@@ -6,6 +6,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from helix_kernel.backends import ANY_DEVICE, Memory, Probe
+from helix_ssm.ops.chunked.causal_conv1d import causal_conv1d, causal_conv1d_backward
+from helix_ssm.ops.chunked.long_conv import long_conv, long_conv_backward
+from helix_ssm.ops.chunked.rms_norm import rms_norm, rms_norm_backward
 from helix_ssm.ops.chunked.selective_scan import selective_scan, selective_scan_backward
 
 if TYPE_CHECKING:
@@ -13,6 +16,12 @@ if TYPE_CHECKING:
 
 _OPS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
+        "causal_conv1d": causal_conv1d,
+        "causal_conv1d_backward": causal_conv1d_backward,
+        "long_conv": long_conv,
+        "long_conv_backward": long_conv_backward,
+        "rms_norm": rms_norm,
+        "rms_norm_backward": rms_norm_backward,
         "selective_scan": selective_scan,
         "selective_scan_backward": selective_scan_backward,
     }

@@ -106,10 +106,9 @@ class _Buffers:
     def _resize(self, n_steps: int) -> None:
         """Lay contiguous buffers (B, T, G, N, K) of `n_steps` steps into the memory."""
         shape = (self._shape[0], n_steps, *self._shape[1:])
-        self._decay, self._h, self._grad_h = (row[: math.prod(shape)].view(shape) for row in self._whole)
-        self._decays, self._hs, self._grad_hs = (
-            buffer.unbind(1) for buffer in (self._decay, self._h, self._grad_h)
-        )
+        buffers: list[Tensor] = [row[: math.prod(shape)].view(shape) for row in self._whole]
+        self._decay, self._h, self._grad_h = buffers
+        self._decays, self._hs, self._grad_hs = (buffer.unbind(1) for buffer in buffers)
 
     def run(self, dt: Tensor, x: Tensor, A: Tensor, B: Tensor, state: Tensor) -> Tensor:
         """Return the states after each step of a chunk (B, T, G, N, K)."""
@@ -148,12 +147,10 @@ def _chunks(seq_len: int) -> list[slice]:
 def _over_states(projection: Tensor, h: Tensor) -> Tensor:
     """Sum the products of (B, T, G, N) and (B, T, G, N, K) over N."""
     rows = projection.reshape(-1, 1, projection.shape[-1])
-    y: Tensor = torch.bmm(rows, h.flatten(0, 2))
-    return y.view((*h.shape[:3], h.shape[4]))
+    return torch.bmm(rows, h.flatten(0, 2)).view((*h.shape[:3], h.shape[4]))
 
 
 def _over_channels(values: Tensor, h: Tensor) -> Tensor:
     """Sum the products of (B, T, G, K) and (B, T, G, N, K) over K."""
     rows = values.reshape(-1, 1, values.shape[-1])
-    y: Tensor = torch.bmm(rows, h.flatten(0, 2).transpose(1, 2))
-    return y.view((*h.shape[:3], h.shape[3]))
+    return torch.bmm(rows, h.flatten(0, 2).transpose(1, 2)).view((*h.shape[:3], h.shape[3]))
