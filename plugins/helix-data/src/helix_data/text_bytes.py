@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import torch
 
+from helix_data.baselines import compressed_bits_per_byte
 from helix_data.config import check_origin
 from helix_data.shuffle import Shuffle, philox_words
 from helix_data.sources import open_paths, open_source
@@ -173,6 +174,13 @@ class TextBytes:
                 f"split is {split!r}, allowed is one of {tuple(spans)}.{did_you_mean(split, spans)}"
             )
         return b"".join(piece.tobytes() for piece in self._stream.pieces(*spans[split]))
+
+    def compressed_bits_per_byte(self) -> dict[str, float]:
+        """Return what general compressors, primed with the training part, spend on a held-out byte.
+
+        Reads the whole corpus into memory; see `helix_data.baselines.compressed_bits_per_byte`.
+        """
+        return compressed_bits_per_byte(self.read("train"), self.read("held-out"))
 
     def _plan_epoch(self, seed: int, epoch: int) -> tuple[int, Shuffle]:
         """Return the first byte of the epoch's first window, and the order of its windows."""
