@@ -130,6 +130,7 @@ def _samples() -> Iterator[Sample]:
     yield Sample("shorter-than-the-taps", _arguments(seq_len=2, bias=True))
     yield Sample("one-tap", _arguments(width=1, silu=True, state=True))
     yield Sample("one-channel", _arguments(d_model=1, bias=True))
+    yield Sample("many-threads", _arguments(batch_size=4, seq_len=40, d_model=256, silu=True, bias=True))
     yield Sample("packed", _arguments(batch_size=1, seq_len=12, bounds=(0, 1, 7, 7, 12), silu=True))
     yield Sample("packed-state", _arguments(batch_size=1, seq_len=6, bounds=(0, 4, 6), state=True, bias=True))
 

@@ -78,6 +78,7 @@ def _samples() -> Iterator[Sample]:
     yield Sample("no-step", _arguments(seq_len=0))
     yield Sample("short-kernel", _arguments(kernel_len=3))
     yield Sample("kernel-longer-than-the-sequence", _arguments(kernel_len=15, skip=True))
+    yield Sample("many-threads", _arguments(batch_size=4, seq_len=40, d_model=256, kernel_len=40, skip=True))
     yield Sample("one-channel", _arguments(d_model=1, seq_len=16, kernel_len=16))
 
 

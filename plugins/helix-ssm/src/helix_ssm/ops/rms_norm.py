@@ -86,6 +86,7 @@ def _samples() -> Iterator[Sample]:
     yield Sample("matrix", _arguments((3, 7), gate=True))
     yield Sample("one-channel", _arguments((2, 3, 1)))
     yield Sample("no-row", _arguments((2, 0, 4), gate=True))
+    yield Sample("many-threads", _arguments((4, 40, 256), gate=True))
     yield Sample("vector", _arguments((5,)))
 
 

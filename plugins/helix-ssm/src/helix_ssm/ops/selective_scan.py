@@ -236,6 +236,7 @@ def _samples() -> Iterator[Sample]:
     yield Sample("one-channel", _arguments(d_model=1, bias=True))
     yield Sample("one-state", _arguments(d_state=1, softplus=True))
     yield Sample("groups", _arguments(groups=2, D=True, seq_len=INTERVAL + 1))
+    yield Sample("many-threads", _arguments(batch_size=5, seq_len=INTERVAL + 2, d_model=512, d_state=16))
     yield Sample("packed", _arguments(batch_size=1, seq_len=21, bounds=(0, 1, 5, 16, 16, 21), z=True))
     yield Sample("packed-state", _arguments(batch_size=1, seq_len=9, bounds=(0, 8, 9), state=True, groups=2))
 
