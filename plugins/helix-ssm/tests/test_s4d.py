@@ -70,6 +70,18 @@ def test_kernel_is_scipys_impulse_response():
     np.testing.assert_allclose(layer.kernel(20)[0].detach().numpy(), response[1:, 0], rtol=1e-9)
 
 
+@pytest.mark.parametrize("seq_len", [0, 1, 63, 64, 65, 200])
+def test_kernel_is_the_papers_sum_at_every_length(seq_len):
+    """Equation 4, mode by mode in plain numbers."""
+    torch.manual_seed(0)
+    layer = S4D(2, d_state=4).double()
+    rate, B, C = (x.detach().numpy() for x in layer._system())
+    expected = np.real(
+        sum((C * B)[:, n, None] * np.exp(rate[:, n, None] * np.arange(seq_len)) for n in range(2))
+    )
+    np.testing.assert_allclose(layer.kernel(seq_len).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
 def test_initial_modes_are_the_papers():
     n = np.arange(4)
     np.testing.assert_allclose(initial_modes("lin", 8).numpy(), -0.5 + 1j * math.pi * n, rtol=1e-6)
