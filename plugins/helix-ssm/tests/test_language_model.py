@@ -138,8 +138,8 @@ def test_learns_to_repeat_what_came_two_tokens_ago(mixer):
 
 def test_activation_checkpointing_changes_memory_and_no_gradient():
     torch.manual_seed(0)
-    model = LanguageModel(8, n_layers=2, mixer=Mamba, dropout=0.2)
-    ids = torch.randint(256, (2, 9))
+    model = LanguageModel(8, n_layers=2, mixer=Mamba, vocab_size=8, dropout=0.2)
+    ids = torch.randint(8, (2, 9))
 
     def run(*, enabled):
         model.set_activation_checkpointing(enabled=enabled)
