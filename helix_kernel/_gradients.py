@@ -60,12 +60,11 @@ class Gradient:
     def differentiate(self, ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         """Call the backward op; returns a gradient or None for each argument."""
         n_saved = len(self.contract.saved)
+        kept = ctx.saved_tensors  # read once: activation checkpointing unpacks each tensor only once
         arguments = list(ctx.arguments)
-        for i, tensor in zip(self.tensors, ctx.saved_tensors[n_saved:], strict=True):
+        for i, tensor in zip(self.tensors, kept[n_saved:], strict=True):
             arguments[i] = tensor
-        found = as_tuple(
-            self.backward(*(grads[i] for i in self.wanted), *ctx.saved_tensors[:n_saved], *arguments)
-        )
+        found = as_tuple(self.backward(*(grads[i] for i in self.wanted), *kept[:n_saved], *arguments))
         by_argument = dict(zip(self.leaves, found, strict=True))
         return tuple(
             by_argument[i] if needed and i in by_argument else None
@@ -133,9 +132,30 @@ def eager_function(forward: Callable[..., Any], gradient: Gradient) -> Callable[
         setup_context = staticmethod(gradient.save)
 
         @staticmethod
-        @torch.autograd.function.once_differentiable
         def backward(ctx: Any, *grads: torch.Tensor | None) -> Any:
-            return gradient.differentiate(ctx, *grads)
+            with torch.no_grad():
+                found = gradient.differentiate(ctx, *grads)
+            if not torch.is_grad_enabled():
+                return found
+            return tuple(
+                None if grad is None else Once.apply(grad, *grads, *ctx.saved_tensors)  # type: ignore[no-untyped-call]  # torch
+                for grad in found
+            )
+
+    class Once(torch.autograd.Function):
+        """Refuses to be differentiated: PyTorch would otherwise take the second derivative for zero."""
+
+        @staticmethod
+        def forward(grad: torch.Tensor, *_depends_on: torch.Tensor | None) -> torch.Tensor:
+            return grad.view_as(grad)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            pass
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            raise NotImplementedError(f"helix::{gradient.contract.name} has no second derivative")
 
     return Eager.apply
 

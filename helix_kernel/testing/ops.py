@@ -20,7 +20,6 @@ from helix_kernel.targets import load_target
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    import torch
     from torch import Tensor
 
     from helix_kernel.component import Component
@@ -70,8 +69,8 @@ class OpSuite:
     @pytest.mark.parametrize("dtype", _DTYPES)
     def test_results_agree_with_the_reference(self, op: Op, samples: list[Sample], dtype: str) -> None:
         for sample in samples:
-            expected = _results(op, _reference(op)(*sample.args))
-            found = _results(op, op(*self._cast(sample.args, dtype)))
+            expected = _results(_reference(op)(*sample.args))
+            found = _results(op(*self._cast(sample.args, dtype)))
             _assert_close(sample.name, found, expected, self.tolerance[dtype])
 
     @pytest.mark.parametrize("dtype", _DTYPES)
@@ -96,7 +95,7 @@ class OpSuite:
     def test_the_short_way_and_the_registered_op_agree(self, op: Op, samples: list[Sample]) -> None:
         for sample in samples:
             args = self._cast(sample.args, "float32")
-            _assert_close(sample.name, _results(op, op(*args)), _results(op, op.forward(*args)), 0.0)
+            _assert_close(sample.name, _results(op(*args)), _results(op.forward(*args)), 0.0)
             _assert_close(sample.name, _gradients(op, op, args), _gradients(op, op.forward, args), 0.0)
 
     def test_results_have_the_shapes_that_the_fake_kernel_gives(self, op: Op, samples: list[Sample]) -> None:
@@ -117,9 +116,7 @@ class OpSuite:
         for sample in samples:
             args = self._cast(sample.args, "float64")
             strided = tuple(_spread(arg) for arg in args)
-            _assert_close(
-                sample.name, _results(op, op(*strided)), _results(op, op(*args)), self.tolerance["float64"]
-            )
+            _assert_close(sample.name, _results(op(*strided)), _results(op(*args)), self.tolerance["float64"])
             expected = _gradients(op, op, args)
             _assert_close(sample.name, _gradients(op, op, strided), expected, self.grad_tolerance["float64"])
 
@@ -127,7 +124,7 @@ class OpSuite:
         with _poisoned_memory():
             for sample in samples:
                 args = self._cast(sample.args, "float32")
-                found = [*_results(op, op(*args)), *_gradients(op, op, args)]
+                found = [*_results(op(*args)), *_gradients(op, op, args)]
                 bad = [i for i, tensor in enumerate(found) if tensor is not None and tensor.isnan().any()]
                 assert not bad, (
                     f"sample {sample.name!r}: results or gradients {bad} hold memory never written"
@@ -137,9 +134,9 @@ class OpSuite:
         for sample in samples:
             args = self._cast(sample.args, "float32")
             with _threads(1):
-                expected = [*_results(op, op(*args)), *_gradients(op, op, args)]
+                expected = [*_results(op(*args)), *_gradients(op, op, args)]
             with _threads(4):
-                found = [*_results(op, op(*args)), *_gradients(op, op, args)]
+                found = [*_results(op(*args)), *_gradients(op, op, args)]
             _assert_close(sample.name, found, expected, self.tolerance["float32"])
 
     def test_arguments_are_left_as_they_were(self, op: Op, samples: list[Sample]) -> None:
@@ -181,7 +178,7 @@ def _reference(op: Op) -> Any:
     return op.references[op.contract.name]
 
 
-def _results(op: Op, results: Any) -> tuple[Tensor | None, ...]:
+def _results(results: Any) -> tuple[Tensor | None, ...]:
     """Return every result, detached; the saved ones are part of the contract too."""
     return tuple(result.detach() for result in _as_tuple(results))
 
@@ -271,14 +268,15 @@ def _poisoned_memory() -> Iterator[None]:
     """Let PyTorch fill new memory with NaN, as its deterministic mode does."""
     import torch
 
-    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
     try:
+        assert torch.empty(64).isnan().all(), (
+            "PyTorch's fill_uninitialized_memory is off: nothing is poisoned"
+        )
         yield
     finally:
-        torch.use_deterministic_algorithms(mode=before[0])
-        torch.utils.deterministic.fill_uninitialized_memory = before[1]
+        torch.use_deterministic_algorithms(mode=before)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import pytest
 import torch
 
@@ -41,16 +43,16 @@ def test_the_chunked_backend_offers_a_gradient_for_each_op():
     assert set(offered) == {name for op in NAMES for name in (op, f"{op}_backward")}
 
 
-def test_the_suite_catches_a_wrong_gradient():
-    class WrongGradient(ChunkedBackend):
-        ops = {
-            "rms_norm_backward": lambda grad, x, weight, *_: (grad, torch.ones_like(weight), x.new_empty(0))
-        }
+class WrongGradient(ChunkedBackend):
+    ops = MappingProxyType(
+        {"rms_norm_backward": lambda grad, x, weight, *_: (grad, torch.ones_like(weight), x.new_empty(0))}
+    )
 
-    suite = TestReference()
+
+def test_the_suite_catches_a_wrong_gradient():
     op = defined()["rms_norm"]
     with (
         BackendSelector({"wrong": WrongGradient()}).using(["wrong"]),
         pytest.raises(AssertionError, match="'plain': tensor 0 differs"),
     ):
-        suite.test_gradients_agree_with_the_reference(op, list(op.contract.samples()), "float64")
+        OpSuite().test_gradients_agree_with_the_reference(op, list(op.contract.samples()), "float64")

@@ -1,0 +1,61 @@
+"""The backend `cpu-simd`: what this processor has, and how much memory is free.
+
+`ops` is empty in this release, so that every op is served by another backend or its reference.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from helix_kernel.backends import Memory, Probe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_MEMINFO = Path("/proc/meminfo")
+
+
+class CPUBackend:
+    """The CPU, by its own instructions."""
+
+    device_type = "cpu"
+    priority = 10
+    ops: Mapping[str, Callable[..., Any]] = MappingProxyType({})
+
+    def probe(self) -> Probe:
+        """Say which vector instructions PyTorch finds here, and on how many threads it runs."""
+        import torch
+
+        capability = torch.backends.cpu.get_cpu_capability()
+        threads = torch.get_num_threads()
+        machine = platform.machine()
+        return Probe(
+            available=True,
+            reason=f"{machine} with {capability}, {threads} threads",
+            devices=(f"{machine} {capability}",),
+        )
+
+    def memory(self, index: int = 0) -> Memory | None:  # noqa: ARG002 - there is one CPU
+        """Return the machine's memory, or None on a system that does not tell it."""
+        if _MEMINFO.exists():
+            return read_meminfo(_MEMINFO.read_text())
+        return _from_sysconf()
+
+
+def read_meminfo(text: str) -> Memory:
+    """Read the text of Linux's ``/proc/meminfo``, which counts in KiB."""
+    kib = {line.split(":")[0]: int(line.split()[1]) for line in text.splitlines() if ":" in line}
+    return Memory(total=kib["MemTotal"] * 1024, available=kib["MemAvailable"] * 1024)
+
+
+def _from_sysconf() -> Memory | None:
+    """Ask POSIX; the pages that are free are a lower bound of what an allocation could get."""
+    names = ("SC_PAGE_SIZE", "SC_PHYS_PAGES", "SC_AVPHYS_PAGES")
+    if any(name not in os.sysconf_names for name in names):
+        return None
+    page, total, free = (os.sysconf(name) for name in names)
+    return Memory(total=page * total, available=page * free)
