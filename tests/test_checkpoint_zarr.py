@@ -1,5 +1,9 @@
 """Plain zarr reads what a checkpoint writes."""
 
+import tomllib
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
 import numpy as np
 import pytest
 import zarr
@@ -63,3 +67,10 @@ def test_zarr_writes_and_reads_the_types_that_we_teach_it(tmp_path, name):
 
 def test_the_classes_we_teach_cover_the_types_that_zarr_lacks():
     assert set(CLASSES) == set(EXTENSIONS)
+
+
+def test_helix_kernel_registers_them_with_zarr():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    declared = project["entry-points"]["zarr.data_type"]
+    loaded = {EntryPoint(name, value, "zarr.data_type").load() for name, value in declared.items()}
+    assert loaded == set(CLASSES.values())

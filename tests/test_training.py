@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
+
+from helix_kernel import default_kernel
+from helix_kernel.cli import main
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "docs/examples/ssm-byte-lm.toml"
@@ -26,20 +31,34 @@ SMALL = [
 ]
 
 
-def helix(*arguments: object, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    finished = subprocess.run(
-        [sys.executable, "-m", "helix_kernel.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        check=False,
-    )
-    assert not check or finished.returncode == 0, finished.stderr
-    return finished
+@attrs.frozen
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def train(out: Path, *overrides: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return helix("train", EXAMPLE, *SMALL, f"trainer.out={out}", *overrides, "--json", check=check)
+def helix(*arguments: object, check: bool = True, **environment: str) -> Done:
+    """Run a command in this process, which has loaded torch already."""
+    out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
+    default_kernel.cache_clear()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+    out.flush()
+    default_kernel.cache_clear()
+    done = Done(int(ended.value.code or 0), out.buffer.getvalue().decode("utf-8", "replace"), err.getvalue())
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def helix_process(*arguments: object) -> None:
+    """Run a command in a process of its own."""
+    command = [sys.executable, "-m", "helix_kernel.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def arrays(run: Path) -> dict[str, str]:
@@ -52,7 +71,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A corpus small enough that evaluating it takes no time."""
     path = tmp_path_factory.mktemp("data") / "text.txt"
     rng = np.random.default_rng(0)
-    path.write_bytes(bytes(rng.choice(list(b"abcd "), size=4000)))
+    path.write_bytes(bytes(rng.choice(list(b"abcd "), size=4000).astype(np.uint8)))
     return f"data.paths=['{path}']"
 
 
@@ -68,7 +87,7 @@ def small_example(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, small_example: Path, text: str) -> Path:
     out = tmp_path_factory.mktemp("runs") / "whole"
-    helix("train", small_example, *SMALL, text, f"trainer.out={out}", "trainer.steps=200")
+    helix_process("train", small_example, *SMALL, text, f"trainer.out={out}", "trainer.steps=200")
     return out
 
 
@@ -79,7 +98,7 @@ def test_resuming_after_a_kill_equals_never_having_stopped_to_the_bit(
     command = ["train", small_example, *SMALL, text, f"trainer.out={out}", "trainer.steps=200"]
     kill_during_step(130, out, [sys.executable, "-m", "helix_kernel.cli", *map(str, command)])
     assert not (out / "checkpoints/step-00000200").exists()
-    helix(*command, "trainer.resume=true")
+    helix_process(*command, "trainer.resume=true")
     assert (out / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
     whole = arrays(finished)
     assert arrays(out) == whole
@@ -145,7 +164,7 @@ def test_changing_the_mixers_name_is_all_it_takes(mixer: str, tmp_path: Path, sm
         ["trainer.precision=bf16"],
         ["trainer.accumulate=3"],
         ["trainer.activation_checkpointing=true"],
-        ["optimizer.use=lion", "optimizer.lr=1e-3", "schedule.use=linear"],
+        ["optimizer.use=lion", "optimizer.lr=5e-3", "schedule.use=linear"],
     ],
     ids=lambda overrides: overrides[0],
 )
@@ -223,7 +242,7 @@ class TestErrors:
         )
         victim.write_bytes(victim.read_bytes()[:-7])
         message = self.failed("generate", copy, "--prompt", "a")
-        assert str(victim.relative_to(copy)).split("/c/")[0] in message
+        assert str(victim.parent.relative_to(copy)) in message
 
     def test_a_run_directory_that_holds_checkpoints_already(
         self, finished: Path, small_example: Path, text: str

@@ -90,10 +90,17 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Modul
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
 
 
+def seed_rngs(seed: int) -> None:
+    """Seed every global random number generator."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - datasets may draw from it
+
+
 def rng_state() -> State:
     """Return the state of every global random number generator."""
     version, words, gauss = random.getstate()
-    name, keys, *at = np.random.get_state(legacy=True)  # noqa: NPY002 - datasets may draw from it
+    name, keys, *at = np.random.get_state(legacy=True)  # noqa: NPY002 - as above
     state: State = {
         "torch": torch.get_rng_state(),
         "python": {"version": version, "words": np.array(words, dtype=np.uint32), "gauss": gauss},

@@ -19,7 +19,7 @@ from helix_train.evaluation import Evaluation, evaluate
 from helix_train.plot import draw_loss_curve
 from helix_train.records import Recorder, read_records
 from helix_train.resume import Start, find_start, restore
-from helix_train.state import nest, optimizer_state, parameter_groups, rng_state
+from helix_train.state import nest, optimizer_state, parameter_groups, rng_state, seed_rngs
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -139,7 +139,7 @@ class Trainer:
         kernel, config = self.config.kernel, self.config
         self.dataset = kernel.build("dataset", config["data"])
         self.selection = kernel.use_backends(config.settings.backends)
-        torch.manual_seed(self.seed)
+        seed_rngs(self.seed)
         self.model = kernel.build("layer", config["model"]).to(self.device)
         if activation_checkpointing:
             _recompute_blocks(self.model)
