@@ -7,11 +7,13 @@ when it is first used, so that a manifest pays for what it touches and nothing i
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # as in typing, whose import alone would cost more than a warm listing
 if TYPE_CHECKING:
+    from typing import Any
+
     from helix_kernel.build import Factory
     from helix_kernel.component import Component, Kind
     from helix_kernel.config import Config, load_config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ import attrs
 
 from helix_kernel.config import KernelSettings
 from helix_kernel.config.schema import Option, Schema, nested_marker, schema_of, schema_of_class
+from helix_kernel.errors import DependencyError
 from helix_kernel.options import FactoryOf
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class _Writer:
                 "properties": {"use": {"enum": names, "description": f"the {kind} to use"}},
                 "allOf": [self._branch(component, supplied, default) for component in components],
             }
-            alone = _names([component for component in components if self._stands_alone(component, supplied)])
+            alone = _names([component for component in components if _stands_alone(component, supplied)])
             self._definitions[name] = {"anyOf": [table, {"enum": alone}, _REFERENCE]} if names else False
         return {"$ref": f"#/$defs/{name}"}
 
@@ -76,18 +76,13 @@ class _Writer:
         return {"if": chosen, "then": self._component(component, supplied)}
 
     def _component(self, component: Component, supplied: tuple[str, ...]) -> dict[str, Any]:
-        if _is_unknown(component):
+        schema = _schema(component)
+        if schema is None:
             return {"description": component.summary}
-        table = self._options(schema_of(component), supplied)
+        table = self._options(schema, supplied)
         table["description"] = component.summary
         table["properties"]["use"] = True
         return table
-
-    def _stands_alone(self, component: Component, supplied: tuple[str, ...]) -> bool:
-        """Whether a name alone is enough: nothing that the component requires is left to the config."""
-        if _is_unknown(component):
-            return True
-        return not any(o.required and o.name not in supplied for o in schema_of(component).options.values())
 
     def _options(self, schema: Schema, supplied: tuple[str, ...]) -> dict[str, Any]:
         own = [option for option in schema.options.values() if option.name not in supplied]
@@ -102,7 +97,7 @@ class _Writer:
         described = self._type(option.type, option)
         if option.help:
             described["description"] = option.help
-        if option.default not in (attrs.NOTHING, None):
+        if isinstance(option.default, str | int | float | list | tuple | dict):
             described["default"] = option.default
         return described
 
@@ -122,7 +117,9 @@ class _Writer:
             return {"anyOf": [self._sequence(origin, arguments or (Any,), option), _REFERENCE]}
         if origin in (dict, Mapping):
             values = self._type((*arguments, Any, Any)[1], option)
-            return {"type": "object", "additionalProperties": values or True}
+            return {"anyOf": [{"type": "object", "additionalProperties": values or True}, _REFERENCE]}
+        if attrs.has(origin):
+            return {"anyOf": [self._options(schema_of_class(origin), ()), _REFERENCE]}
         return {}
 
     def _sequence(self, origin: Any, arguments: tuple[Any, ...], option: Option) -> dict[str, Any]:
@@ -136,9 +133,21 @@ def _names(components: Sequence[Component]) -> list[str]:
     return sorted({name for component in components for name in (*component.names, component.qualified)})
 
 
-def _is_unknown(component: Component) -> bool:
-    """Whether only importing the component's target would tell what options it takes."""
-    return component.config is None and component.target.partition(":")[0] not in sys.modules
+def _schema(component: Component) -> Schema | None:
+    """Return a component's schema, or None where only importing its target would tell it."""
+    if component.config is None:
+        return None
+    try:
+        return schema_of(component)
+    except DependencyError:  # using the component is what reports this
+        return None
+
+
+def _stands_alone(component: Component, supplied: tuple[str, ...]) -> bool:
+    """Whether a name alone is enough: nothing that the component requires is left to the config."""
+    schema = _schema(component)
+    options = schema.options.values() if schema else ()
+    return not any(option.required and option.name not in supplied for option in options)
 
 
 def _bounds(option: Option) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from datetime import date, time
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -16,6 +18,8 @@ from helix_kernel.options import ComponentOf, FactoryOf
 if TYPE_CHECKING:
     from helix_kernel.component import Component
     from helix_kernel.registry import Registry
+
+_WRITABLE = (str, int, float, list, tuple, Mapping, PurePath, date, time)
 
 
 @attrs.frozen
@@ -35,7 +39,8 @@ class Resolved:
 
     def to_table(self) -> dict[str, Any]:
         """Return the table that resolves to this again: qualified `use`, every option given."""
-        return {"use": self.component.qualified, **{k: _plain(v) for k, v in self.arguments.items()}}
+        given = {name: _plain(value) for name, value in self.arguments.items() if _can_be_written(value)}
+        return {"use": self.component.qualified, **given}
 
 
 class Resolver:
@@ -203,6 +208,11 @@ def _unwanted(component: Component, schema: Schema, supplied: tuple[str, ...]) -
     return [Problem("use", message)]
 
 
+def _can_be_written(value: Any) -> bool:
+    """Whether TOML has such a value; a default that it lacks, as a signature may have, is left out."""
+    return value is None or isinstance(value, _WRITABLE) or attrs.has(type(value))
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Resolved):
         return value.to_table()
@@ -212,4 +222,4 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if attrs.has(type(value)):
         return {key: _plain(item) for key, item in attrs.asdict(value, recurse=False).items()}
-    return value
+    return str(value) if isinstance(value, PurePath) else value

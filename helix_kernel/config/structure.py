@@ -28,7 +28,7 @@ def make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     for scalar in (bool, int, float, str):
         converter.register_structure_hook(scalar, _strict)
-    converter.register_structure_hook(Path, lambda value, _: Path(_strict(value, str)))
+    converter.register_structure_hook(Path, lambda value, _: _path(value))
     converter.register_structure_hook_factory(_is_literal, lambda t: lambda value, _: _choice(value, t))
     converter.register_structure_hook_factory(_is_union, lambda t: lambda v, _: _member(converter, v, t))
     converter.register_structure_hook_factory(_is_sequence, lambda t: lambda v, _: _elements(converter, v, t))
@@ -103,6 +103,12 @@ def _strict(value: Any, kind: Any) -> Any:
     if type(value) is not kind:
         raise ArgumentError(f"{given(value)}, allowed is {_WORDS[kind]}")
     return value
+
+
+def _path(value: Any) -> Path:
+    if not isinstance(value, str | Path):
+        raise ArgumentError(f"{given(value)}, allowed is {_WORDS[Path]}")
+    return Path(value)
 
 
 def _choice(value: Any, annotation: Any) -> Any:

@@ -1,0 +1,83 @@
+"""What all tests of the kernel share: the toy plugin, a cache of their own, and a clean selection."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(Path(__file__).parent / "toy"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_environment(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HELIX_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        for name in ("HELIX_PLUGINS", "HELIX_PLUGINS_DISABLED"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture
+def example() -> Path:
+    """The config of the quick start."""
+    return ROOT / "docs/examples/ssm-byte-lm.toml"
+
+
+@pytest.fixture
+def fresh_kernel():
+    """Forget the default kernel before and after, since a test changes what is installed."""
+    from helix_kernel import default_kernel
+
+    default_kernel.cache_clear()
+    yield
+    default_kernel.cache_clear()
+
+
+@pytest.fixture
+def helix(fresh_kernel, capsys):
+    """Run the `helix` command in this process; returns exit code, standard output and error."""
+    from helix_kernel.cli import main
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as exit_info:
+            main([str(argument) for argument in arguments])
+        return exit_info.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def python():
+    """Run a program in a process of its own; returns what it printed."""
+
+    def run(code, *path, **environment):
+        search = os.pathsep.join(map(str, path))
+        finished = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": search, **environment},
+            check=False,
+        )
+        assert finished.returncode == 0, finished.stderr
+        return finished.stdout.strip()
+
+    return run
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a config; returns its path."""
+
+    def run(text, name="config.toml"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return run
