@@ -120,16 +120,22 @@ class Gradient:
         return first.new_empty(0)  # type: ignore[no-any-return]  # Any: an element of a call's arguments
 
 
-def eager_function(forward: Callable[..., Any], gradient: Gradient) -> Callable[..., Any]:
-    """Return the op as one autograd function: the short way past PyTorch's Python autograd formula."""
+def eager_functions(
+    forward: Callable[..., Any], gradient: Gradient
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return the op as one autograd function: the short way past PyTorch's Python autograd formula.
+
+    The second function is for the transforms of ``torch.func``, which need a slower form of it.
+    """
     import torch
 
     class Eager(torch.autograd.Function):
         @staticmethod
-        def forward(*args: Any) -> Any:
-            return forward(*args)
-
-        setup_context = staticmethod(gradient.save)
+        def forward(ctx: Any, *args: Any) -> Any:
+            with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - as PyTorch's own formula does
+                output = forward(*args)
+            gradient.save(ctx, args, output)
+            return output
 
         @staticmethod
         def backward(ctx: Any, *grads: torch.Tensor | None) -> Any:
@@ -157,7 +163,14 @@ def eager_function(forward: Callable[..., Any], gradient: Gradient) -> Callable[
         def backward(ctx: Any, *grads: Any) -> Any:
             raise NotImplementedError(f"helix::{gradient.contract.name} has no second derivative")
 
-    return Eager.apply
+    class Functional(Eager):
+        @staticmethod
+        def forward(*args: Any) -> Any:
+            return forward(*args)
+
+        setup_context = staticmethod(gradient.save)
+
+    return Eager.apply, Functional.apply
 
 
 def as_tuple(results: Any) -> tuple[Any, ...]:

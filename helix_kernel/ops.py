@@ -103,7 +103,7 @@ class Op:
     def __init__(self, contract: OpContract) -> None:
         import torch
 
-        from helix_kernel._gradients import Gradient, eager_function
+        from helix_kernel._gradients import Gradient, eager_functions
 
         self.contract = contract
         self._library = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]  # torch
@@ -122,7 +122,7 @@ class Op:
             setup_context=gradient.save,
             lib=self._library,
         )
-        self._eager = eager_function(self.forward, gradient)
+        self._eager, self._functional = eager_functions(self.forward, gradient)
         _register_flops(contract, n_extra=len(gradient.outputs))
 
     def __repr__(self) -> str:
@@ -132,11 +132,16 @@ class Op:
         """Run the op; returns a tensor, or a tuple where the schema has several results."""
         import torch
 
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
             return self.forward(*args)
-        if any(isinstance(arg, torch.Tensor) and arg.requires_grad for arg in args):
+        if torch._C._are_functorch_transforms_active():  # noqa: SLF001 - it has no public name
+            return self._functional(*args)
+        if torch.is_grad_enabled() and any(
+            isinstance(arg, torch.Tensor) and arg.requires_grad for arg in args
+        ):
             return self._eager(*args)
-        return self.forward(*args)
+        with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - as PyTorch's own formula does
+            return self.forward(*args)
 
 
 def define(contract: OpContract) -> Op:
