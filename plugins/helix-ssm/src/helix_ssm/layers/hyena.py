@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from helix_ssm.layers.hyena_filter import HyenaFilter
-from helix_ssm.layers.protocol import check_at_least, check_chunk
+from helix_ssm.layers.protocol import check_at_least, check_chunk, without_weight_decay
 from helix_ssm.ops import causal_conv1d, long_conv
 
 
@@ -78,7 +78,7 @@ class Hyena(nn.Module):
             n_layers=n_filter_layers,
             frequency=filter_frequency,
         )
-        self.D = nn.Parameter(torch.randn(order, d_model))
+        self.D = without_weight_decay(nn.Parameter(torch.randn(order, d_model)))
         self.out_proj = nn.Linear(d_model, d_model)
 
     def forward(self, x: Tensor) -> Tensor:

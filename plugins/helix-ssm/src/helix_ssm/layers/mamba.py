@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from helix_kernel.errors import ArgumentError
-from helix_ssm.layers.protocol import at_least_float32, check_at_least, check_chunk
+from helix_ssm.layers.protocol import at_least_float32, check_at_least, check_chunk, without_weight_decay
 from helix_ssm.ops import causal_conv1d, selective_scan
 
 
@@ -76,8 +76,9 @@ class Mamba(nn.Module):
         self.conv1d = nn.Conv1d(self.d_inner, self.d_inner, d_conv, groups=self.d_inner, bias=conv_bias)
         self.x_proj = nn.Linear(self.d_inner, self.dt_rank + 2 * d_state, bias=False)
         self.dt_proj = nn.Linear(self.dt_rank, self.d_inner)
-        self.A_log = nn.Parameter(torch.arange(1, d_state + 1.0).log().repeat(self.d_inner, 1))
-        self.D = nn.Parameter(torch.ones(self.d_inner))
+        A_log = torch.arange(1, d_state + 1.0).log().repeat(self.d_inner, 1)
+        self.A_log = without_weight_decay(nn.Parameter(A_log))
+        self.D = without_weight_decay(nn.Parameter(torch.ones(self.d_inner)))
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias)
         init_dt_(self.dt_proj, dt_min=dt_min, dt_max=dt_max)
 

@@ -35,6 +35,16 @@ class StatefulLayer(Protocol):
         ...
 
 
+def without_weight_decay(parameter: nn.Parameter) -> nn.Parameter:
+    """Mark a parameter, such as a recurrence's A or D, that decaying towards zero would distort.
+
+    The mark is the attribute ``_no_weight_decay``, as in published state-space models; trainers
+    that decay weights look for it.
+    """
+    parameter._no_weight_decay = True  # type: ignore[attr-defined]  # noqa: SLF001 - the field's name
+    return parameter
+
+
 def is_stateful(layer: nn.Module) -> bool:
     """Whether the layer keeps a state. One that keeps none treats each position on its own."""
     return hasattr(layer, "init_state")

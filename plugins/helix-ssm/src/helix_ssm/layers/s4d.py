@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from helix_kernel.errors import ArgumentError, did_you_mean
-from helix_ssm.layers.protocol import at_least_float32, check_at_least, check_chunk, full_precision
+from helix_ssm.layers.protocol import (
+    at_least_float32,
+    check_at_least,
+    check_chunk,
+    full_precision,
+    without_weight_decay,
+)
 from helix_ssm.ops import long_conv
 
 Init = Literal["lin", "inv", "real"]
@@ -56,8 +62,8 @@ class S4D(nn.Module):
         n_modes = A.shape[1]
         log_dt = torch.empty(d_model).uniform_(math.log(dt_min), math.log(dt_max))
         self.log_dt = nn.Parameter(log_dt)
-        self.A_log = nn.Parameter((-A.real).log())
-        self.A_imag = nn.Parameter(A.imag.clone()) if A.is_complex() else None
+        self.A_log = without_weight_decay(nn.Parameter((-A.real).log()))
+        self.A_imag = without_weight_decay(nn.Parameter(A.imag.clone())) if A.is_complex() else None
         # Listing 1: C is standard normal; a complex one has half of its variance in each part.
         C = torch.randn(d_model, n_modes, dtype=A.dtype)
         self.C = nn.Parameter(torch.view_as_real(C).clone() if C.is_complex() else C)
