@@ -20,7 +20,7 @@ from helix_ssm.ops._check import check_packed, check_shape, compute_dtype, n_sta
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-INTERVAL = 16
+INTERVAL = 8
 """Steps from one saved state to the next; the backward op starts again from these."""
 
 
