@@ -63,6 +63,35 @@ def test_the_config_and_the_plugin_train_together(installed_plugin: Path, tmp_pa
     assert frozen["model"]["mixer"] == {"use": "my-layers:ema", "decay": 0.95}
 
 
+def test_the_plugin_passes_the_conformance_suites(installed_plugin: Path):
+    done = suites(installed_plugin)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"\b[2-9]\d passed", done.stdout), done.stdout
+
+
+def test_the_suites_find_a_plugin_that_looks_ahead(installed_plugin: Path):
+    source = installed_plugin / "my_layers/ema.py"
+    source.write_text(source.read_text().replace("self.step(x[:, t], state)", "self.step(x[:, -1], state)"))
+    done = suites(installed_plugin)
+    assert done.returncode == 1
+    assert "test_the_future_does_not_change_the_past" in done.stdout
+
+
+def suites(plugin: Path) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--helix-provider",
+        "my-layers",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(plugin), "HELIX_CACHE_DIR": str(plugin / "cache")}
+    return subprocess.run(command, cwd=plugin, env=environment, capture_output=True, text=True, check=False)
+
+
 def test_an_option_that_the_plugins_signature_lacks_is_reported(installed_plugin: Path, tmp_path: Path):
     config = tmp_path / "config.toml"
     config.write_text(block("toml", "language-model"))
