@@ -16,7 +16,7 @@ from helix_kernel.testing.ops import OpSuite
 from helix_kernel.testing.optimizers import OptimizerSuite
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import nn
     from torch.optim import Optimizer
@@ -95,9 +95,14 @@ class TestOptimizer(_Derived, OptimizerSuite):
 
 
 class TestOp(_Derived, OpSuite):
-    """Every op contract, as the backends in force serve it."""
+    """Every op contract, served by its reference and then by the best backend installed."""
 
     kind = "op"
+
+    @pytest.fixture(autouse=True, params=["reference", "auto"])
+    def serve(self, request: pytest.FixtureRequest) -> Iterator[None]:
+        with default_kernel().backends([request.param]):
+            yield
 
 
 def _plugins(provider: str) -> list[Plugin]:
