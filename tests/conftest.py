@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(Path(__file__).parent / "toy"))
+# How long an example takes says more about the machine's other work than about the code.
+settings.register_profile("helix", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("helix")
 
 
 @pytest.fixture(scope="session", autouse=True)

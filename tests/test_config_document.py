@@ -201,9 +201,8 @@ class TestReferences:
 
     def test_a_circle_ends_and_each_of_its_members_is_reported(self):
         _, problems = self.resolve({"a": "${b}", "b": "${c}", "c": "${a}"})
+        assert problems[0].message == "${a} refers to itself: a -> b -> c -> a"
         assert {problem.path for problem in problems} <= {"a", "b", "c"}
-        assert all("refers to itself" in problem.message for problem in problems)
-        assert problems
 
     def test_a_wrong_reference_is_reported_once_however_often_it_is_reached(self):
         _, problems = self.resolve({"a": "${b}", "b": "${nope}", "c": "${b}", "d": "${c}"})

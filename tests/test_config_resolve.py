@@ -48,6 +48,8 @@ class TestDefaults:
     def test_defaults_are_nobodys_to_change(self):
         resolve({"use": "block", "d_model": 1}).arguments["sizes"].append(99)
         assert resolve({"use": "block", "d_model": 1}).arguments["sizes"] == [1, 2]
+        resolve("loose").arguments["table"]["inner"].append(99)
+        assert resolve("loose").arguments["table"] == {"inner": []}
 
     def test_what_a_parent_supplies_is_left_out(self):
         block = resolve("stack").arguments["block"]
@@ -286,6 +288,11 @@ class TestFreezing:
     def test_the_file_may_be_written_by_any_toml_writer(self, write):
         config = load_config(write('[model]\nuse = "stack"'), kernel=KERNEL)
         assert load_config(write(tomli_w.dumps(config.to_dict()), "again.toml"), kernel=KERNEL) == config
+
+    def test_a_default_that_no_file_can_hold_is_left_to_the_signature(self, write):
+        config = load_config(write('[model]\nuse = "loose"'), kernel=KERNEL)
+        assert config["model"].arguments["make"] is list
+        assert load_config(write(config.to_toml(), "again.toml"), kernel=KERNEL) == config
 
     def test_another_value_is_another_config(self):
         one, two = (resolve_document({"gadget": {"low": low}}, kernel=KERNEL) for low in (-1, -2))

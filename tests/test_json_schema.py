@@ -144,6 +144,7 @@ def test_it_agrees_that_what_is_required_is_missing(example, installed, missing)
         ("model.head={use = 'block', d_model = 4, window = {size = 0}}", False),
         ("model.head={use = 'block', d_model = 4, either = 1.5}", False),
         ("model.head={use = 'block', d_model = 4, rate = 1.0}", False),
+        ("model.head={use = 'block', d_model = 4, rate = 0.0}", False),
         ("gadget.use=block", False),
     ],
 )

@@ -26,6 +26,7 @@ def helix_layers():
         Component(name="stack", target=f"{parts}:Stack", config="helix_toy.config:StackConfig"),
         Component(name="scale", target=f"{parts}:scale"),
         Component(name="anything", target=f"{parts}:anything"),
+        Component(name="loose", target=f"{parts}:loose"),
         Component(name="refuse", target=f"{parts}:refuse"),
         Component(name="crash", target=f"{parts}:crash"),
         Component(name="absent", target="no_such_package.module:Thing", requires=("no-such-package",)),
