@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 
-from helix_kernel.config.schema import schema_of_class
+from helix_kernel.config.schema import schema_of
 from helix_kernel.plugins import HEAVY_MODULES
-from helix_kernel.targets import load_config_class, load_target
+from helix_kernel.targets import load_target
 
 if TYPE_CHECKING:
     from helix_kernel.component import Component
@@ -47,10 +47,9 @@ class ComponentSuite:
         load_target(component)
 
     def test_its_config_class_agrees_with_its_target(self, component: Component) -> None:
-        config_class = load_config_class(component)
-        if config_class is None:
+        if component.config is None:
             pytest.skip("the schema is read from the target's signature")
-        options = schema_of_class(config_class).options
+        options = schema_of(component).options
         parameters = inspect.signature(load_target(component)).parameters
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             unknown = sorted(set(options) - set(parameters))
@@ -60,10 +59,9 @@ class ComponentSuite:
         assert not missing, f"{component.target} requires {missing}, which {component.config} lacks"
 
     def test_its_defaults_are_allowed(self, component: Component) -> None:
-        config_class = load_config_class(component)
-        if config_class is None:
+        if component.config is None:
             pytest.skip("the schema is read from the target's signature")
-        for option in schema_of_class(config_class).options.values():
+        for option in schema_of(component).options.values():
             attribute = option.attribute
             if attribute is not None and attribute.validator and option.default not in (attrs.NOTHING, None):
                 attribute.validator(None, attribute, option.default)

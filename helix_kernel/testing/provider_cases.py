@@ -40,7 +40,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 class _Derived:
     """Hands the component that pytest chose to the methods that a suite overrides."""
 
-    component: Component
+    component: Any = None
 
     @pytest.fixture(autouse=True)
     def choose(self, component: Component) -> None:
