@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 import math
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from helix_kernel.errors import DataError
 from helix_train.progress import Update
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+    from typing import TextIO
 
     from helix_train.evaluation import Evaluation
 
@@ -32,7 +36,11 @@ class Recorder:
 
     def __init__(self, out: Path, *, step: int, in_bits: bool) -> None:
         self.metrics = out / "metrics.jsonl"
-        self._files = [_continue(path, step) for path in (self.metrics, out / "timing.jsonl")]
+        timing = out / "timing.jsonl"
+        kept = _drop_after(self.metrics, step)
+        _drop_after(timing, step)
+        self._validated = {record["step"] for record in kept if "validation_loss" in record}
+        self._metrics, self._timing = _append_to(self.metrics), _append_to(timing)
         self._in_bits = in_bits
         self._step = step
         self._clock = time.perf_counter()
@@ -51,45 +59,72 @@ class Recorder:
         tokens_per_second = (step - self._step) * n_tokens / (now - self._clock)
         bits = loss / math.log(2) if self._in_bits else None
         known = {"step": step, "loss": loss, "bits_per_byte": bits, "grad_norm": norm, "lr": rate}
-        self._write(0, {key: value for key, value in known.items() if value is not None})
-        self._write(1, {"step": step, "seconds": now - self._clock, "tokens_per_second": tokens_per_second})
+        self._metrics.write(_line({key: value for key, value in known.items() if value is not None}))
+        timing = {"step": step, "seconds": now - self._clock, "tokens_per_second": tokens_per_second}
+        self._timing.write(_line(timing))
         self._step, self._clock = step, now
         return Update(step, loss, bits, tokens_per_second)
 
     def validation(self, *, step: int, evaluation: Evaluation) -> None:
-        """Record a validation; the time that it took is not counted as training."""
-        self._write(
-            0,
-            {
-                "step": step,
-                "validation_loss": evaluation.loss,
-                "validation_bits_per_byte": evaluation.bits_per_byte,
-            },
-        )
-        self._clock = time.perf_counter()
+        """Record a validation, unless that of this step is there: a finished run may be resumed."""
+        if step in self._validated:
+            return
+        self._validated.add(step)
+        record = {
+            "step": step,
+            "validation_loss": evaluation.loss,
+            "validation_bits_per_byte": evaluation.bits_per_byte,
+        }
+        self._metrics.write(_line(record))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the time of the block as training."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._clock += time.perf_counter() - start
 
     def close(self) -> None:
         """Close the files."""
-        for file in self._files:
-            file.close()
-
-    def _write(self, index: int, record: Record) -> None:
-        self._files[index].write(_line(record))
+        self._metrics.close()
+        self._timing.close()
 
 
 def read_records(path: Path) -> list[Record]:
-    """Return the records of a file; a last line that a kill cut short is left out."""
+    """Return the records of a file; a last line that a kill cut short is left out.
+
+    Raises:
+        DataError: Another line is not a record.
+    """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    return [_record(line, f"{path}, line {number}") for number, line in enumerate(whole, 1)]
 
 
-def _continue(path: Path, step: int) -> Any:
+def _record(line: str, where: str) -> Record:
+    try:
+        record: Record = json.loads(line)
+        int(record["step"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{where}: not a JSON object with a step: {line.strip()[:60]!r}; remove it"
+        ) from error
+    return record
+
+
+def _drop_after(path: Path, step: int) -> list[Record]:
     kept = [record for record in read_records(path) if record["step"] <= step] if step else []
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text("".join(map(_line, kept)), encoding="utf-8")
     temporary.replace(path)
+    return kept
+
+
+def _append_to(path: Path) -> TextIO:
     return path.open("a", encoding="utf-8", buffering=1)
 
 

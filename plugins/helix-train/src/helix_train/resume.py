@@ -7,17 +7,24 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from helix_kernel import checkpoint as checkpoints
+from helix_kernel.checkpoint import CheckpointManager
 from helix_kernel.errors import CheckpointError, InputError
 from helix_kernel.restore import load_weights, open_run
 from helix_train.state import load_optimizer_state, load_rng_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Container, Iterator, Mapping
     from pathlib import Path
 
     import torch
 
-_FREE_TO_CHANGE = ("trainer.steps", "trainer.out", "trainer.resume", "kernel.components")
+_FREE_TO_CHANGE = (
+    "trainer.out",
+    "trainer.resume",
+    "trainer.keep",
+    "trainer.checkpoint_every",
+    "kernel.components",
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -61,11 +68,13 @@ def find_start(out: Path, resume: bool | str) -> Start | None:  # noqa: FBT001 -
             one), or a checkpoint's path.
 
     Raises:
-        InputError: `resume` is False and `out` holds checkpoints already.
+        InputError: `out` holds checkpoints that the run would have to write over: any where `resume`
+            is False, later ones where it is a path.
         CheckpointError: There is nothing to resume from, or it is damaged.
         IncompatibleCheckpointError: A component's provider is missing or has another major version.
     """
-    saved = any((out / "checkpoints").glob("step-*"))
+    own = CheckpointManager(out / "checkpoints")
+    saved = own.steps()
     if resume is False:
         if saved:
             raise InputError(
@@ -82,18 +91,33 @@ def find_start(out: Path, resume: bool | str) -> Start | None:  # noqa: FBT001 -
         )
     run = open_run(out if resume in (True, "auto") else str(resume))
     run.config()
-    return Start(checkpoint=run.path, attributes=run.attributes)
+    start = Start(checkpoint=run.path, attributes=run.attributes)
+    latest = own.latest()
+    if latest is not None and latest > start.step:
+        raise InputError(
+            f"trainer.out: {str(out)!r} holds a checkpoint of step {latest} already, later than step "
+            f"{start.step} of trainer.resume; choose another trainer.out, or go on with trainer.resume=true"
+        )
+    return start
 
 
-def restore(start: Start, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def restore(
+    start: Start, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, options: Container[str] = ()
+) -> None:
     """Put the state of a checkpoint back: weights, optimizer and random number generators.
+
+    Args:
+        start: The checkpoint.
+        model: Takes on its weights.
+        optimizer: Takes on its moments.
+        options: Options of the optimizer that the config of now sets, and that stay.
 
     Raises:
         IncompatibleCheckpointError: The checkpoint is of another architecture.
     """
     state = checkpoints.load(start.checkpoint, as_torch=True)
     load_weights(model, state["model"], str(start.checkpoint))
-    load_optimizer_state(optimizer, model, state["optimizer"])
+    load_optimizer_state(optimizer, model, state["optimizer"], options=options)
     load_rng_state(state["rng"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from helix_kernel.errors import IncompatibleCheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Iterator, Mapping
 
 State = dict[str, Any]
 
@@ -68,25 +69,34 @@ def optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Module) ->
     return {"state": {slot: nest(values) for slot, values in slots.items()}, "param_groups": groups}
 
 
-def load_optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Module, state: State) -> None:
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, model: torch.nn.Module, state: State, *, options: Container[str] = ()
+) -> None:
     """Put back what `optimizer_state` returned.
+
+    Args:
+        optimizer: Takes the state on.
+        model: Names the optimizer's parameters.
+        state: What `optimizer_state` returned.
+        options: Options of the groups that stay as they are now, since a config set them; what the
+            optimizer itself keeps there comes from the state.
 
     Raises:
         IncompatibleCheckpointError: The groups hold other parameters than the optimizer's.
     """
     names = _names_by_index(optimizer, model)
+    groups = optimizer.state_dict()["param_groups"]
+    _refuse_other_groups(
+        [set(group["params"]) for group in state["param_groups"]],
+        [{names[index] for index in group["params"]} for group in groups],
+    )
     indices = {name: index for index, name in names.items()}
-    held = [name for group in state["param_groups"] for name in group["params"]]
-    if sorted(held) != sorted(indices):
-        odd = sorted(set(held) ^ set(indices))[:5]
-        raise IncompatibleCheckpointError(
-            f"the checkpoint's optimizer holds other parameters than this model: {', '.join(odd)}, …"
-        )
     entries: dict[int, State] = {}
     for slot, values in state["state"].items():
         for name, value in flatten(values).items():
             entries.setdefault(indices[name], {})[slot] = value
-    groups = [{**g, "params": [indices[n] for n in g["params"]]} for g in state["param_groups"]]
+    for group, saved in zip(groups, state["param_groups"], strict=True):
+        group.update({key: value for key, value in saved.items() if key != "params" and key not in options})
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
 
 
@@ -120,6 +130,25 @@ def load_rng_state(state: State) -> None:
     np.random.set_state((state["numpy"]["name"], keys, *state["numpy"]["at"]))  # noqa: NPY002 - as above
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([state["cuda"][key] for key in sorted(state["cuda"], key=int)])
+
+
+@contextmanager
+def kept_rngs() -> Iterator[None]:
+    """Put every global random number generator back when the block ends."""
+    state = rng_state()
+    try:
+        yield
+    finally:
+        load_rng_state(state)
+
+
+def _refuse_other_groups(saved: list[set[str]], now: list[set[str]]) -> None:
+    if saved == now:
+        return
+    odd = sorted(set().union(*saved) ^ set().union(*now))
+    what = f"holds other parameters than this model: {', '.join(odd[:5])}" if odd else "groups them otherwise"
+    more = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
+    raise IncompatibleCheckpointError(f"the checkpoint's optimizer {what}{more}")
 
 
 def _names_by_index(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> dict[int, str]:

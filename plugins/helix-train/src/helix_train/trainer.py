@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import platform
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 import torch
@@ -14,19 +14,22 @@ from torch.nn.utils import clip_grad_norm_
 
 import helix_train
 from helix_kernel.checkpoint import CheckpointManager
-from helix_kernel.errors import ArgumentError, HelixError
+from helix_kernel.errors import ArgumentError, HelixError, did_you_mean
 from helix_train.evaluation import Evaluation, evaluate
 from helix_train.plot import draw_loss_curve
 from helix_train.records import Recorder, read_records
 from helix_train.resume import Start, find_start, restore
-from helix_train.state import nest, optimizer_state, parameter_groups, rng_state, seed_rngs
+from helix_train.state import kept_rngs, nest, optimizer_state, parameter_groups, rng_state, seed_rngs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from helix_kernel import Config
     from helix_kernel.config import Resolved
     from helix_train.progress import Progress
+
+PRECISIONS = ("fp32", "bf16")
 
 
 @attrs.frozen(kw_only=True)
@@ -69,7 +72,9 @@ class Trainer:
         device: "auto", or a device's name.
 
     Raises:
-        ArgumentError: The device does not exist, or the model cannot recompute its blocks.
+        ArgumentError: The device or precision does not exist, the model cannot recompute its blocks,
+            or the loss gives more than one number.
+        InputError: What `find_start` raises about `resume` and `out`.
     """
 
     def __init__(
@@ -100,7 +105,7 @@ class Trainer:
         self.log_every = log_every
         self.accumulate = accumulate
         self.clip_norm = clip_norm
-        self.precision = precision
+        self.precision = _one_of("trainer.precision", precision, PRECISIONS)
         self.device = _device(device)
         self.start: Start | None = find_start(self.out, resume)
         self._build(activation_checkpointing=activation_checkpointing)
@@ -115,38 +120,52 @@ class Trainer:
             progress: Shows what happens.
 
         Raises:
-            HelixError: The loss is no longer finite; checkpoints stay as they were.
+            HelixError: The loss, its gradient or the weights are no longer finite; checkpoints stay as
+                they were, and there is none of such a step.
             IncompatibleCheckpointError: The checkpoint to resume from does not fit this config.
         """
-        self._begin(progress)
-        self.model.train()
-        evaluation = None
-        while self.step < self.steps:
-            rate = self._set_learning_rate()
-            loss = self._accumulate_gradients()
-            norm = clip_grad_norm_(self.model.parameters(), self.clip_norm or math.inf)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-            self.step += 1
-            if self._is_due(self.log_every):
-                self._record(float(loss), float(norm), rate)
-            evaluation = self._validate() if self._is_due(self.validate_every) else None
-            if self._is_due(self.checkpoint_every):
-                self._checkpoint = self._save()
-        return self._finish(evaluation)
+        with self._running(progress):
+            self.model.train()
+            evaluation = None
+            while self.step < self.steps:
+                rate = self._set_learning_rate()
+                loss = float(self._accumulate_gradients())
+                norm = float(clip_grad_norm_(self.model.parameters(), self.clip_norm or math.inf))
+                if not (math.isfinite(loss) and math.isfinite(norm)):
+                    self._stop(f"loss is {loss} and the gradient's norm {norm}")
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
+                self.step += 1
+                if self._is_due(self.log_every):
+                    self._record(loss, norm, rate)
+                evaluation = self._validate() if self._is_due(self.validate_every) else None
+                if self._is_due(self.checkpoint_every):
+                    self._checkpoint = self._save()
+            return self._finish(evaluation)
 
     def _build(self, *, activation_checkpointing: bool) -> None:
         kernel, config = self.config.kernel, self.config
+        seed_rngs(self.seed)
         self.dataset = kernel.build("dataset", config["data"])
         self.selection = kernel.use_backends(config.settings.backends)
-        seed_rngs(self.seed)
         self.model = kernel.build("layer", config["model"]).to(self.device)
         if activation_checkpointing:
             _recompute_blocks(self.model)
+        _require_one_number(config["loss"])
         self.loss = kernel.build("loss", config["loss"]).to(self.device)
         self.optimizer = kernel.build("optimizer", config["optimizer"], params=parameter_groups(self.model))
         self.schedule = kernel.build("schedule", config["schedule"], total_steps=self.steps)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    @contextmanager
+    def _running(self, progress: Progress) -> Iterator[None]:
+        """Close the files and leave the terminal as it was, however the run ends."""
+        self._begin(progress)
+        try:
+            yield
+        finally:
+            self._recorder.close()
+            progress.close()
 
     def _begin(self, progress: Progress) -> None:
         self._progress = progress
@@ -155,7 +174,7 @@ class Trainer:
         backends = ", ".join(self.selection.chosen) or "the references"
         progress.note(f"model: {n_parameters:,} parameters on {self.device}; ops by {backends}")
         if self.start:
-            restore(self.start, self.model, self.optimizer)
+            restore(self.start, self.model, self.optimizer, options=self.config["optimizer"].arguments)
             self.step, self._checkpoint = self.start.step, self.start.checkpoint
             for note in self.start.differences(self._attributes()):
                 progress.note(note)
@@ -166,12 +185,12 @@ class Trainer:
         progress.begin(step=self.step, steps=self.steps)
 
     def _finish(self, evaluation: Evaluation | None) -> Result:
-        if self.start is not None and self.step > self.steps:
+        if self.step > self.steps:
             self._progress.note(f"the checkpoint is at step {self.step}, past trainer.steps={self.steps}")
         evaluation = evaluation or self._validate()
-        self._recorder.close()
         plot = draw_loss_curve(read_records(self._recorder.metrics), self.out / "loss.png")
-        self._progress.close()
+        if plot is None:
+            self._progress.note("no loss curve is drawn: pip install 'helix-train[plot]'")
         return Result(
             step=self.step,
             evaluation=evaluation,
@@ -207,32 +226,36 @@ class Trainer:
         return every > 0 and (self.step % every == 0 or self.step == self.steps)
 
     def _record(self, loss: float, norm: float, rate: float) -> None:
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise HelixError(
-                f"loss is {loss} and the gradient's norm {norm} at step {self.step}; nothing of this step "
-                f"is saved. Lower optimizer.lr ({rate:g} here) or trainer.clip_norm, and go on with "
-                "trainer.resume=true"
-            )
         n_tokens = self.accumulate * self.dataset.batch_size * self.dataset.seq_len
         self._progress.update(
             self._recorder.training(step=self.step, loss=loss, norm=norm, rate=rate, n_tokens=n_tokens)
         )
 
-    def _validate(self) -> Evaluation | None:
-        held_out = self.dataset.held_out()
-        if len(held_out) < 2:
-            return None
-        evaluation = evaluate(
-            self.model,
-            held_out,
-            seq_len=self.dataset.seq_len,
-            batch_size=self.dataset.batch_size,
+    def _stop(self, what: str) -> NoReturn:
+        rate = self.optimizer.param_groups[0]["lr"]
+        raise HelixError(
+            f"{what} after {self.step} steps; nothing of this is saved. Lower optimizer.lr ({rate:g} here) "
+            'or trainer.clip_norm, and go on with trainer.resume="auto"'
         )
+
+    def _validate(self) -> Evaluation | None:
+        with kept_rngs(), self._recorder.paused():
+            held_out = self.dataset.held_out()
+            if len(held_out) < 2:
+                return None
+            evaluation = evaluate(
+                self.model, held_out, seq_len=self.dataset.seq_len, batch_size=self.dataset.batch_size
+            )
+        if not math.isfinite(evaluation.loss):
+            self._stop(f"held-out loss is {evaluation.loss}")
         self._recorder.validation(step=self.step, evaluation=evaluation)
         self._progress.note(f"step {self.step}: {evaluation.bits_per_byte:.4f} bits per byte held out")
         return evaluation
 
     def _save(self) -> Path:
+        # The loss was that of the weights before the step: the step itself may have gone too far.
+        if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
+            self._stop("weights are not finite")
         state: dict[str | int, Any] = {
             "model": nest(self.model.state_dict()),
             "optimizer": optimizer_state(self.optimizer, self.model),
@@ -273,6 +296,21 @@ def _device(name: str) -> torch.device:
     return device
 
 
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ArgumentError(
+            f"{name} is {value!r}, allowed is one of {allowed}.{did_you_mean(value, allowed)}"
+        )
+    return value
+
+
+def _require_one_number(loss: Resolved) -> None:
+    if loss.arguments.get("reduction") == "none":
+        raise ArgumentError(
+            "loss.reduction is 'none', which gives no number to minimise; allowed is mean or sum"
+        )
+
+
 def _recompute_blocks(model: torch.nn.Module) -> None:
     switch = getattr(model, "set_activation_checkpointing", None)
     if switch is None:
@@ -284,5 +322,10 @@ def _recompute_blocks(model: torch.nn.Module) -> None:
 
 
 def _counts_bits(loss: Resolved) -> bool:
-    """Whether the training loss is one of predicted bytes in nats, so that it can be told in bits."""
-    return loss.component.name == "cross-entropy" and not loss.arguments.get("label_smoothing")
+    """Whether the training loss is a mean over predicted bytes in nats, so that it can be told in bits."""
+    arguments = loss.arguments
+    return (
+        loss.component.name == "cross-entropy"
+        and not arguments.get("label_smoothing")
+        and arguments.get("reduction", "mean") == "mean"
+    )
