@@ -8,7 +8,7 @@ from typing import Any
 
 from helix_kernel import load_config
 from helix_kernel.errors import InputError
-from helix_kernel.restore import open_model
+from helix_kernel.restore import OpenedModel, open_model
 
 
 def train(file: str, /, *overrides: str, json: bool = False) -> None:
@@ -48,7 +48,7 @@ def evaluate(checkpoint: str, /, *, baselines: bool = False, json: bool = False)
     """
     from helix_train.evaluation import evaluate as measure
 
-    opened = open_model(checkpoint)
+    opened = _open(checkpoint)
     config = opened.run.config(["data"])
     dataset = config.kernel.build("dataset", config["data"])
     found = measure(opened.model, dataset.held_out(), seq_len=dataset.seq_len, batch_size=dataset.batch_size)
@@ -58,7 +58,7 @@ def evaluate(checkpoint: str, /, *, baselines: bool = False, json: bool = False)
         "bits_per_byte": found.bits_per_byte,
         "bytes": found.n_bytes,
     }
-    if opened.run.attributes["data_fingerprint"] != dataset.fingerprint:
+    if opened.run.attributes.get("data_fingerprint") != dataset.fingerprint:
         print("note: the data differ from those that this checkpoint was trained on", file=sys.stderr)
     _print({**results, **(_baselines(dataset) if baselines else {})}, as_json=json)
 
@@ -87,8 +87,8 @@ def generate(
     """
     from helix_train.generation import generate_bytes
 
-    opened = open_model(checkpoint)
-    start = prompt.encode()
+    opened = _open(checkpoint)
+    start = prompt.encode("utf-8", "surrogateescape")  # the bytes that were typed, valid text or not
     stream = generate_bytes(opened.model, start, n_bytes, temperature=temperature, top_k=top_k, seed=seed)
     if json:
         text = bytes(stream).decode("utf-8", "replace")
@@ -99,6 +99,13 @@ def generate(
         sys.stdout.buffer.write(bytes([byte]))
         sys.stdout.buffer.flush()
     sys.stdout.buffer.write(b"\n")
+
+
+def _open(checkpoint: str) -> OpenedModel:
+    opened = open_model(checkpoint)
+    # The backends of this machine, which need not be those of the one that trained.
+    opened.run.config([]).kernel.use_backends(["auto"])
+    return opened
 
 
 def _baselines(dataset: Any) -> dict[str, float]:
