@@ -38,6 +38,7 @@ def draw_loss_curve(records: Sequence[dict[str, Any]], path: Path) -> Path | Non
     axes.set_xlabel("step")
     axes.set_ylabel(unit.replace("_", " "))
     axes.grid(visible=True, alpha=0.3)
-    axes.legend()
+    if axes.lines:
+        axes.legend()
     figure.savefig(path, dpi=120)
     return path

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, TextIO
 
 import attrs
@@ -46,12 +48,12 @@ class Progress:
         self._every = every
         self._live = _live(self._stream) if self._stream.isatty() else None
         self._first = self._last = 0
-        self._started = self._shown = 0.0
+        self._started, self._shown = 0.0, -math.inf
 
     def note(self, text: str) -> None:
         """Show a line that stays."""
         if self._live:
-            self._live.console.print(text, highlight=False, markup=False)
+            self._live.console.print(text, highlight=False, markup=False, soft_wrap=True)
         else:
             print(text, file=self._stream, flush=True)
 
@@ -81,8 +83,7 @@ class Progress:
     def _eta(self, step: int, now: float) -> str:
         done = step - self._first
         seconds = (now - self._started) / done * (self._last - step) if done else 0.0
-        minutes, seconds = divmod(round(seconds), 60)
-        return f"{minutes}:{seconds:02d}"
+        return str(timedelta(seconds=round(seconds)))
 
 
 def _live(stream: TextIO) -> RichProgress:
