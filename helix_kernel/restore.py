@@ -43,7 +43,9 @@ class SavedRun:
         try:
             return resolve_document(table, source=str(self.path), kernel=kernel)
         except ConfigError as error:
-            raise IncompatibleCheckpointError(f"its config no longer holds here. {error}") from error
+            raise IncompatibleCheckpointError(
+                f"the checkpoint's config does not fit what is installed. {error}"
+            ) from error
 
     def check_providers(self, used: set[str], kernel: Kernel | None = None) -> None:
         """Compare the providers that a checkpoint needs with those installed.
@@ -57,14 +59,18 @@ class SavedRun:
         """
         from helix_kernel.kernel import default_kernel
 
-        plugins = (kernel or default_kernel()).plugins
-        installed = {plugin.provider: plugin.version for plugin in plugins}
+        kernel = kernel or default_kernel()
+        installed = {plugin.provider: plugin.version for plugin in kernel.plugins}
+        failed = {failure.provider: str(failure) for failure in kernel.failures}
         needed = {
             qualified.partition(":")[0]: version
             for name, version in self.attributes.get("components", {}).items()
             if (qualified := name.rpartition("/")[2]) in used
         }
-        wrong = [_difference(p, v, installed.get(p)) for p, v in sorted(needed.items())]
+        wrong = [
+            _difference(provider, version, installed.get(provider), failed.get(provider))
+            for provider, version in sorted(needed.items())
+        ]
         found = [line for line in wrong if line]
         if found:
             raise IncompatibleCheckpointError("\n  ".join([f"{self.path} cannot be opened here:", *found]))
@@ -129,7 +135,9 @@ def load_weights(module: Any, weights: Mapping[str, Any], source: str) -> None:
     module.load_state_dict(flat)
 
 
-def _difference(provider: str, saved: str, installed: str | None) -> str | None:
+def _difference(provider: str, saved: str, installed: str | None, failure: str | None) -> str | None:
+    if installed is None and failure is not None:
+        return f"it needs {provider} {saved}, which is installed but broken: {failure} (see helix doctor)"
     if installed is None:
         return f"it needs {provider} {saved}, which is not installed: pip install {provider}=={saved}"
     if installed.partition(".")[0] != saved.partition(".")[0]:

@@ -12,7 +12,6 @@ import attrs
 from helix_kernel import __version__
 from helix_kernel.cli.output import print_json, print_table
 from helix_kernel.discovery import shadowed
-from helix_kernel.errors import HelixError
 from helix_kernel.kernel import Kernel
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def _environment() -> dict[str, Any]:
         return found
     found["torch"] = torch.__version__
     found["threads"] = torch.get_num_threads()
-    found["simd"] = torch.backends.cpu.get_cpu_capability()  # type: ignore[no-untyped-call]  # torch
+    found["simd"] = torch.backends.cpu.get_cpu_capability()
     found["accelerators"] = torch.accelerator.device_count()
     return found
 
@@ -96,38 +95,53 @@ def _of_plugin(kernel: Kernel, plugin: Plugin) -> Iterator[Finding]:
     name = f"plugin {plugin.name!r} of {plugin.provider}"
     if plugin.heavy_imports:
         heavy = ", ".join(plugin.heavy_imports)
-        yield Finding(f"{name}: its manifest imports {heavy}", f"import {heavy} where it is used, in {plugin.module}")
+        mend = f"import {heavy} inside the functions that use it, in {plugin.module}"
+        yield Finding(f"{name}: its manifest imports {heavy}", mend)
     for hook in plugin.unknown_hooks:
         known = ", ".join(kind.hook for kind in kernel.registry.kinds.values())
-        yield Finding(f"{name}: nothing calls {hook}()", f"install what brings that kind; known hooks: {known}")
+        mend = f"correct its name, or install what brings that kind; known hooks: {known}"
+        yield Finding(f"{name}: nothing calls {hook}()", mend)
     yield from _unmet_requirements(plugin)
 
 
 def _unmet_requirements(plugin: Plugin) -> Iterator[Finding]:
-    from packaging.requirements import Requirement
+    from packaging.requirements import InvalidRequirement, Requirement
 
-    try:
-        lines = importlib.metadata.requires(plugin.provider) or []
-    except importlib.metadata.PackageNotFoundError:
-        return
-    for line in lines:
-        requirement = Requirement(line)
+    for line in _requires(plugin.provider):
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            what = f"{plugin.provider} requires {line!r}, which no installer understands"
+            yield Finding(what, f"pip install --upgrade {plugin.provider}, or tell its authors")
+            continue
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
-        try:
-            installed = importlib.metadata.version(requirement.name)
-        except importlib.metadata.PackageNotFoundError:
-            installed = None
+        installed = _installed(requirement.name)
         if installed is None or not requirement.specifier.contains(installed, prereleases=True):
             what = f"{plugin.provider} requires {line}, installed is {installed or 'none'}"
             yield Finding(what, f"pip install '{requirement.name}{requirement.specifier}'")
 
 
+def _requires(provider: str) -> list[str]:
+    try:
+        return importlib.metadata.requires(provider) or []
+    except importlib.metadata.PackageNotFoundError:  # a manifest that is not installed
+        return []
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def _ops(kernel: Kernel, findings: list[Finding]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     try:
         selection = kernel.backend_selector.select(["auto"])
-    except HelixError as error:
-        findings.append(Finding(str(error), "leave its plugin out by HELIX_PLUGINS_DISABLED, or mend it"))
+    except Exception as error:  # noqa: BLE001 - a backend's probe may raise anything; doctor reports it
+        what = f"choosing backends failed: {type(error).__name__}: {error}"
+        findings.append(Finding(what, "leave the plugin out by HELIX_PLUGINS_DISABLED, or upgrade it"))
         return [], []
     names = [component.name for component in kernel.components("op")]
     services = [
@@ -187,4 +201,5 @@ def _print(
     print()
     for finding in findings:
         print(f"wrong: {finding.what}\n  mend: {finding.mend}")
-    print(f"{len(findings)} things are wrong" if findings else "Nothing is wrong.")
+    count = len(findings)
+    print(f"{count} {'thing is' if count == 1 else 'things are'} wrong" if count else "Nothing is wrong.")
