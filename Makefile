@@ -33,4 +33,5 @@ $(VENV)/stamp: $(REQUIREMENTS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt hatchling editables
 	$(PIP) install --quiet --no-build-isolation --constraint constraints.txt --requirement .ci/requirements.txt
+	@$(BIN)/python -m compileall -q helix_kernel plugins/*/src helix-*/src  # else each command compiles anew
 	@touch $@

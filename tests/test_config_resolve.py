@@ -45,6 +45,17 @@ class TestDefaults:
         written = {"use": "stack", "block": {"use": "block", "d_state": 4}}
         assert resolve("stack") == resolve(written)
 
+    def test_a_nested_table_without_use_changes_the_default(self):
+        block = resolve({"use": "stack", "block": {"rate": 0.5}}).arguments["block"]
+        assert (block.component.name, block.arguments["d_state"], block.arguments["rate"]) == (
+            "block",
+            4,
+            0.5,
+        )
+
+    def test_a_nested_table_without_use_where_there_is_no_default_is_a_mistake(self):
+        assert "missing" in problems(resolve, {"use": "stack", "head": {"rate": 0.5}})["head.use"]
+
     def test_defaults_are_nobodys_to_change(self):
         resolve({"use": "block", "d_model": 1}).arguments["sizes"].append(99)
         assert resolve({"use": "block", "d_model": 1}).arguments["sizes"] == [1, 2]
@@ -78,7 +89,7 @@ class TestProblems:
             ),
             ({"use": "block", "d_model": 1, "window": {"size": 0}}, "window", "size is 0, allowed is >= 1"),
             ({"use": "stack", "block": {"use": "blocc"}}, "block.use", "Did you mean 'block'?"),
-            ({"use": "stack", "block": {}}, "block.use", "missing; it names the layer. Installed: absent"),
+            ({"use": "stack", "head": {}}, "head.use", "missing; it names the layer. Installed: absent"),
             ({"use": "stack", "block": {"use": 3}}, "block.use", "given 3 (an integer)"),
             ({"use": "stack", "block": 3}, "block", "allowed is a table with a layer in `use`"),
             ({"use": "stack", "block": "range"}, "block.use", "no layer is called 'range'"),

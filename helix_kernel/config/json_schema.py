@@ -105,7 +105,8 @@ class _Writer:
         marker = nested_marker(annotation)
         if marker:
             supplied = marker.supplies if isinstance(marker, FactoryOf) else ()
-            return self._kind(marker.kind, supplied)
+            default = option.default["use"] if isinstance(option.default, Mapping) else None
+            return self._kind(marker.kind, supplied, default)
         origin, arguments = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
         if origin in _SCALARS:
             return {"anyOf": [{"type": _SCALARS[origin], **_bounds(option)}, _REFERENCE]}

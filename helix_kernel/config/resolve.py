@@ -89,7 +89,7 @@ class Resolver:
             option = schema_of(self._registry.find(kind, table["use"])).options[keys[0]]
         except InputError as error:
             raise KeyError(keys[0]) from error
-        value = table.get(keys[0], option.default)
+        value = over_default(option, table.get(keys[0], option.default))
         if value is attrs.NOTHING:
             raise KeyError(keys[0])
         if len(keys) == 1:
@@ -153,7 +153,7 @@ class Resolver:
 
     def _argument(self, option: Option, values: Mapping[str, Any], component: Component) -> Any:
         if option.name in values:
-            value = self._converter.structure(values[option.name], option.type)
+            value = self._converter.structure(over_default(option, values[option.name]), option.type)
             check_bounds(option, value)
             return value
         if option.required:
@@ -171,6 +171,14 @@ class Resolver:
             return self._resolve(marker.kind, value, marker.supplies)
         assert isinstance(marker, ComponentOf)
         return self._resolve(marker.kind, value, ())
+
+
+def over_default(option: Option, value: Any) -> Any:
+    """Return a nested table on top of its option's default, where it names no `use` of its own."""
+    default = option.default
+    if option.nested and isinstance(value, Mapping) and "use" not in value and isinstance(default, Mapping):
+        return {**default, **value}
+    return value
 
 
 def check_whole(schema: Schema, arguments: Mapping[str, Any]) -> list[Problem]:
