@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -15,6 +14,9 @@ from helix_kernel.checkpoint import save
 from helix_kernel.errors import CheckpointError, IncompatibleCheckpointError
 from helix_kernel.registry import Registry
 from helix_kernel.restore import load_weights, open_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MODEL = {"use": "helix-ssm:language-model", "d_model": 8, "n_layers": 1, "mixer": {"use": "helix-ssm:linear"}}
 VERSIONS = {"layer/helix-ssm:language-model": "0.1.0", "layer/helix-ssm:linear": "0.1.0"}
@@ -61,12 +63,12 @@ def test_the_same_major_version_opens(version: str, tmp_path: Path):
 
 
 def test_another_major_version_is_refused_with_the_command_that_mends_it(tmp_path: Path):
-    with pytest.raises(IncompatibleCheckpointError, match="another major version: pip install helix-ssm==0.1.0"):
+    with pytest.raises(IncompatibleCheckpointError, match=r"another major version: .*helix-ssm==0\.1\.0"):
         helix_kernel.load_model(saved(tmp_path), kernel=with_versions("1.0.0"))
 
 
 def test_a_provider_that_is_not_installed_is_named_with_the_command(tmp_path: Path):
-    with pytest.raises(IncompatibleCheckpointError, match="not installed: pip install helix-ssm==0.1.0"):
+    with pytest.raises(IncompatibleCheckpointError, match=r"not installed: pip install helix-ssm==0\.1\.0"):
         helix_kernel.load_model(saved(tmp_path), kernel=with_versions("0.1.0", without="helix-ssm"))
 
 
