@@ -8,15 +8,17 @@ import attrs
 
 from helix_kernel import checkpoint as checkpoints
 from helix_kernel.checkpoint import CheckpointManager
-from helix_kernel.errors import CheckpointError, InputError
+from helix_kernel.errors import CheckpointError, IncompatibleCheckpointError, InputError
 from helix_kernel.restore import load_weights, open_run
 from helix_train.state import load_optimizer_state, load_rng_state
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import torch
+
+    from helix_kernel.config import Resolved
 
 _FREE_TO_CHANGE = (
     "trainer.out",
@@ -89,36 +91,46 @@ def find_start(out: Path, resume: bool | str) -> Start | None:  # noqa: FBT001 -
             f"trainer.resume: there is no checkpoint in {str(out / 'checkpoints')!r}; check trainer.out, "
             'or set trainer.resume="auto" to begin where there is none'
         )
-    run = open_run(out if resume in (True, "auto") else str(resume))
+    newest = resume in (True, "auto")
+    run = open_run(out if newest else str(resume))
     run.config()
     start = Start(checkpoint=run.path, attributes=run.attributes)
-    latest = own.latest()
-    if latest is not None and latest > start.step:
-        raise InputError(
-            f"trainer.out: {str(out)!r} holds a checkpoint of step {latest} already, later than step "
-            f"{start.step} of trainer.resume; choose another trainer.out, or go on with trainer.resume=true"
-        )
+    if not newest:
+        _refuse_later(own, start.step)
     return start
 
 
-def restore(
-    start: Start, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, options: Container[str] = ()
-) -> None:
+def restore(start: Start, model: torch.nn.Module, optimizer: torch.optim.Optimizer, chosen: Resolved) -> None:
     """Put the state of a checkpoint back: weights, optimizer and random number generators.
 
     Args:
         start: The checkpoint.
         model: Takes on its weights.
         optimizer: Takes on its moments.
-        options: Options of the optimizer that the config of now sets, and that stay.
+        chosen: The optimizer as the config of now describes it: its options count, not the saved ones.
 
     Raises:
-        IncompatibleCheckpointError: The checkpoint is of another architecture.
+        IncompatibleCheckpointError: The checkpoint is of another architecture or optimizer.
     """
+    saved = start.attributes["config"]["optimizer"]["use"]
+    if saved != chosen.component.qualified:
+        raise IncompatibleCheckpointError(
+            f"{start.checkpoint} holds the state of the optimizer {saved!r}, optimizer.use is "
+            f"{chosen.component.qualified!r}; set it back, or begin a run with trainer.resume=false"
+        )
     state = checkpoints.load(start.checkpoint, as_torch=True)
     load_weights(model, state["model"], str(start.checkpoint))
-    load_optimizer_state(optimizer, model, state["optimizer"], options=options)
+    load_optimizer_state(optimizer, model, state["optimizer"], options=chosen.arguments)
     load_rng_state(state["rng"])
+
+
+def _refuse_later(own: CheckpointManager, step: int) -> None:
+    latest = own.latest()
+    if latest is not None and latest > step:
+        raise InputError(
+            f"trainer.out: {str(own.directory)!r} holds a checkpoint of step {latest} already, later than "
+            f"step {step} of trainer.resume; choose another trainer.out, or go on with trainer.resume=true"
+        )
 
 
 def _note(what: str, before: object, now: object) -> str:

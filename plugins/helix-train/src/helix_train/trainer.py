@@ -174,7 +174,7 @@ class Trainer:
         backends = ", ".join(self.selection.chosen) or "the references"
         progress.note(f"model: {n_parameters:,} parameters on {self.device}; ops by {backends}")
         if self.start:
-            restore(self.start, self.model, self.optimizer, options=self.config["optimizer"].arguments)
+            restore(self.start, self.model, self.optimizer, self.config["optimizer"])
             self.step, self._checkpoint = self.start.step, self.start.checkpoint
             for note in self.start.differences(self._attributes()):
                 progress.note(note)

@@ -1,0 +1,101 @@
+"""Bits per byte: every byte but the first counts once, and the number is the direct one."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import toy_lm
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helix_kernel.errors import ArgumentError
+from helix_train.evaluation import Evaluation, _batches, evaluate
+
+
+class Watcher(torch.nn.Module):
+    """Gives byte v the probability ∝ e^(weight · v), and remembers what it was shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.linspace(0, 4, 256, dtype=torch.float64))
+        self.shapes, self.modes = [], []
+
+    def forward(self, ids):
+        self.shapes.append(tuple(ids.shape))
+        self.modes.append((self.training, torch.is_inference_mode_enabled()))
+        return self.weight.expand(*ids.shape, 256)
+
+
+def held_out(n_bytes):
+    return np.random.default_rng(n_bytes).integers(0, 256, n_bytes).astype(np.uint8)
+
+
+sizes = st.tuples(st.integers(2, 70), st.integers(1, 20), st.integers(1, 5))
+
+
+@given(sizes)
+def test_every_byte_but_the_first_counts_exactly_once(size):
+    n_bytes, seq_len, batch_size = size
+    model, data = Watcher(), held_out(n_bytes)
+    found = evaluate(model, data, seq_len=seq_len, batch_size=batch_size)
+    # The watcher's loss of a byte depends on the byte alone: left out or twice, the mean would differ.
+    losses = -torch.log_softmax(model.weight.detach().float(), dim=0)[torch.from_numpy(data[1:].astype(int))]
+    assert found.n_bytes == n_bytes - 1
+    assert found.loss == pytest.approx(float(losses.double().mean()), rel=1e-6)
+    assert all(rows <= batch_size and length <= seq_len for rows, length in model.shapes)
+
+
+@given(sizes)
+def test_each_byte_is_predicted_from_at_least_half_a_window(size):
+    n_bytes, seq_len, batch_size = size
+    numbered = np.arange(n_bytes).astype(np.uint8)
+    half = min(seq_len, n_bytes - 1) // 2
+    for ids, targets, scored in _batches(numbered, seq_len, batch_size):
+        assert torch.equal(targets, ids + 1)
+        context = targets - ids[:, :1]
+        assert (context >= targets.clamp(max=half))[scored].all()
+
+
+def test_a_single_window_equals_a_forward_pass():
+    torch.manual_seed(0)
+    model, data = toy_lm.Model(), held_out(30)
+    ids = torch.from_numpy(data.astype(int))
+    with torch.no_grad():
+        expected = torch.nn.functional.cross_entropy(model(ids[None, :-1])[0], ids[1:])
+    assert evaluate(model, data, seq_len=64, batch_size=2).loss == pytest.approx(float(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_is_in_evaluation_mode_meanwhile_and_not_after(training):
+    model = Watcher().train(training)
+    evaluate(model, held_out(40), seq_len=8, batch_size=2)
+    assert set(model.modes) == {(False, True)}
+    assert model.training == training
+
+
+def test_read_only_bytes_are_taken_without_a_copy(recwarn):
+    data = held_out(40)
+    data.flags.writeable = False
+    evaluate(Watcher(), data, seq_len=8, batch_size=2)
+    assert not recwarn
+
+
+def test_bits_are_nats_over_log_two():
+    assert Evaluation(3 * math.log(2), 5).bits_per_byte == pytest.approx(3)
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "seq_len", "batch_size", "message"),
+    [
+        (0, 8, 2, "held_out has 0 bytes"),
+        (1, 8, 2, r"held_out has 1 bytes.*data\.validation_fraction"),
+        (9, 0, 2, "seq_len is 0, allowed is >= 1"),
+        (9, 8, -1, "batch_size is -1, allowed is >= 1"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said(n_bytes, seq_len, batch_size, message):
+    with pytest.raises(ArgumentError, match=message):
+        evaluate(Watcher(), held_out(n_bytes), seq_len=seq_len, batch_size=batch_size)

@@ -1,0 +1,294 @@
+"""The training loop: what a step computes, when it looks around, and how it ends."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+
+import attrs
+import pytest
+import torch
+
+import helix_train.trainer
+from helix_kernel.checkpoint import load
+from helix_kernel.errors import ArgumentError, HelixError
+from helix_train.config import TrainerConfig
+from helix_train.progress import Progress
+from helix_train.state import parameter_groups
+from helix_train.trainer import Trainer
+
+
+def fit(trainer):
+    return trainer.fit(Progress(io.StringIO()))
+
+
+def records(out, key="loss"):
+    lines = (Path(out) / "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if key in record]
+
+
+def checkpoints(out):
+    return sorted(int(path.name[5:]) for path in (Path(out) / "checkpoints").glob("step-*"))
+
+
+def weights(trainer):
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def assert_equal(left, right):
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_the_loop_is_forward_loss_backward_clip_step_and_schedule_to_the_bit(trainer):
+    trained = trainer({"model.dropout": 0.3, "trainer.clip_norm": 0.05, "trainer.seed": 3})
+    torch.manual_seed(3)
+    model = type(trained.model)(dropout=0.3)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model), lr=0.1, weight_decay=trained.optimizer.defaults["weight_decay"]
+    )
+    model.train()
+    expected = []
+    for step in range(6):
+        factor = (step + 1) / 2 if step < 2 else trained.schedule(step)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.1 * factor
+        batch = trained.dataset.batch(seed=3, step=step)
+        logits = model(batch.inputs)
+        loss = trained.loss(logits, batch.targets)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.05)
+        optimizer.step()
+        optimizer.zero_grad()
+        expected.append((loss.item(), float(norm), 0.1 * factor))
+    trained = trainer({"model.dropout": 0.3, "trainer.clip_norm": 0.05, "trainer.seed": 3})
+    fit(trained)
+    found = records(trained.out)
+    assert [(r["loss"], r["grad_norm"], r["lr"]) for r in found] == expected
+    assert_equal(weights(trained), model.state_dict())
+
+
+def test_micro_batches_average_to_one_large_batch(trainer, tmp_path):
+    whole = trainer({"data.batch_size": 12, "trainer.out": str(tmp_path / "whole")})
+    parts = trainer({"data.batch_size": 4, "trainer.accumulate": 3, "trainer.out": str(tmp_path / "parts")})
+    fit(whole), fit(parts)
+    assert parts.dataset.steps == list(range(18))
+    for one, other in zip(records(whole.out), records(parts.out), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+        assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
+
+
+@pytest.mark.parametrize(("clip_norm", "moved"), [(0.0, None), (1e6, None), (0.25, 0.25)])
+def test_clipping_bounds_the_norm_and_zero_means_no_limit(trainer, clip_norm, moved):
+    rates = {"optimizer.use": "sgd", "optimizer.lr": 1.0, "schedule.warmup_steps": 0}
+    trained = trainer({**rates, "trainer.steps": 1, "trainer.clip_norm": clip_norm})
+    before = weights(trained)
+    fit(trained)
+    update = torch.cat([(before[name] - value).flatten() for name, value in weights(trained).items()])
+    (record,) = records(trained.out)
+    assert record["grad_norm"] > 0.25
+    assert float(update.norm()) == pytest.approx(moved or record["grad_norm"], rel=1e-4)
+
+
+def test_what_is_due_happens_at_its_steps_and_after_the_last(trainer):
+    trained = trainer(
+        {
+            "trainer.steps": 7,
+            "trainer.log_every": 3,
+            "trainer.checkpoint_every": 2,
+            "trainer.validate_every": 4,
+        }
+    )
+    result = fit(trained)
+    assert [r["step"] for r in records(trained.out)] == [3, 6, 7]
+    assert [r["step"] for r in records(trained.out, "validation_loss")] == [4, 7]
+    assert checkpoints(trained.out) == [4, 6, 7]  # of which three are kept
+    assert result.step == 7
+    assert result.checkpoint == trained.out / "checkpoints/step-00000007"
+    assert result.evaluation.loss == records(trained.out, "validation_loss")[-1]["validation_loss"]
+    assert result.plot == trained.out / "loss.png"
+
+
+def test_without_validate_every_the_last_step_alone_is_validated(trainer):
+    trained = trainer()
+    fit(trained)
+    assert [r["step"] for r in records(trained.out, "validation_loss")] == [6]
+
+
+def test_data_that_hold_nothing_out_are_not_validated(trainer):
+    trained = trainer({"data.n_held_out": 0, "trainer.validate_every": 2})
+    assert fit(trained).evaluation is None
+    assert records(trained.out, "validation_loss") == []
+
+
+def test_validation_changes_nothing_of_the_training(trainer, tmp_path):
+    changes = {"model.use": "noisy", "model.dropout": 0.5, "data.draws": True}
+    often = trainer({**changes, "trainer.validate_every": 1, "trainer.out": str(tmp_path / "often")})
+    fit(often)
+    never = trainer({**changes, "data.n_held_out": 0, "trainer.out": str(tmp_path / "never")})
+    fit(never)
+    assert_equal(weights(often), weights(never))
+    assert often.model.training
+
+
+def test_equal_configs_write_equal_metrics_and_other_seeds_do_not(trainer, tmp_path):
+    written = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        out = tmp_path / name
+        fit(
+            trainer({"model.dropout": 0.2, "data.draws": True, "trainer.seed": seed, "trainer.out": str(out)})
+        )
+        written.append((out / "metrics.jsonl").read_bytes())
+    assert written[0] == written[1] != written[2]
+
+
+class TestNotFinite:
+    @pytest.mark.parametrize("log_every", [1, 100])
+    def test_a_loss_stops_the_run_before_its_step_is_taken_or_saved(self, trainer, log_every, capsys):
+        trained = trainer({"trainer.log_every": log_every, "trainer.checkpoint_every": 1})
+        trained.loss.register_forward_hook(
+            lambda module, inputs, loss: loss * (math.nan if trained.step == 3 else 1)
+        )
+        with pytest.raises(HelixError, match=r"loss is nan .* after 3 steps; .*optimizer.lr") as caught:
+            fit(trained)
+        assert caught.value.exit_code == 1
+        assert checkpoints(trained.out) == [1, 2, 3]
+        last = load(trained.out / "checkpoints/step-00000003", as_torch=True)
+        assert all(bool(value.isfinite().all()) for value in last["model"]["head"].values())
+        assert_equal(last["model"]["head"], dict(trained.model.head.state_dict()))
+
+    def test_a_gradient_stops_it_too(self, trainer):
+        trained = trainer()
+        trained.model.head.weight.register_hook(lambda gradient: gradient * math.inf)
+        with pytest.raises(HelixError, match=r"gradient's norm (inf|nan) after 0 steps"):
+            fit(trained)
+        assert checkpoints(trained.out) == []
+
+    def test_weights_that_a_step_threw_away_are_not_saved(self, trainer):
+        trained = trainer({"data.n_held_out": 0, "trainer.checkpoint_every": 2})
+
+        def throw_away(optimizer, args, kwargs):
+            if trained.step == 3:
+                trained.model.head.bias.data[0] = math.inf
+
+        trained.optimizer.register_step_post_hook(throw_away)
+        with pytest.raises(HelixError, match="weights are not finite after 4 steps"):
+            fit(trained)
+        assert checkpoints(trained.out) == [2]
+
+    def test_a_held_out_loss_is_not_written_down(self, trainer):
+        trained = trainer({"trainer.validate_every": 1})
+        trained.model.register_forward_hook(
+            lambda module, inputs, logits: logits if module.training else logits * math.nan
+        )
+        with pytest.raises(HelixError, match="held-out loss is nan after 1 steps"):
+            fit(trained)
+        assert "NaN" not in (trained.out / "metrics.jsonl").read_text()
+
+
+class TestWrongArguments:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"trainer.device": "cuda:77"}, "trainer.device is 'cuda:77', which is not available here"),
+            ({"trainer.device": "abacus"}, "trainer.device is 'abacus', which is not available here"),
+            ({"trainer.activation_checkpointing": True}, "Model has no set_activation_checkpointing"),
+            ({"loss.reduction": "none"}, "loss.reduction is 'none'"),
+        ],
+        ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    )
+    def test_they_are_refused_before_anything_is_written(self, trainer, changes, message, tmp_path):
+        with pytest.raises(ArgumentError, match=message) as caught:
+            trainer(changes)
+        assert caught.value.exit_code == 2
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_precision_that_does_not_exist_is_no_silent_fp32(self, trainer):
+        config = trainer().config
+        with pytest.raises(ArgumentError, match=r"trainer.precision is 'bf61'.*Did you mean 'bf16'"):
+            Trainer(config=config, steps=1, precision="bf61")
+
+
+def test_bf16_runs_the_forward_pass_in_bf16_and_keeps_weights_in_fp32(trainer):
+    trained = trainer({"trainer.precision": "bf16"})
+    seen = set()
+    trained.model.register_forward_hook(
+        lambda module, inputs, logits: seen.add((module.training, logits.dtype))
+    )
+    fit(trained)
+    assert seen == {(True, torch.bfloat16), (False, torch.float32)}
+    assert {value.dtype for value in weights(trained).values()} == {torch.float32}
+
+
+def test_activation_checkpointing_is_switched_on_in_the_model(trainer, monkeypatch):
+    import toy_lm
+
+    switched = []
+
+    def switch(self, *, enabled):
+        switched.append(enabled)
+
+    monkeypatch.setattr(toy_lm.Model, "set_activation_checkpointing", switch, raising=False)
+    trainer({"trainer.activation_checkpointing": True})
+    assert switched == [True]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_however_a_run_ends_its_files_are_closed_and_the_terminal_is_restored(trainer, error):
+    trained = trainer()
+
+    def interrupt(*, seed, step):
+        raise error
+
+    trained.dataset.batch = interrupt
+    closed = []
+    progress = Progress(io.StringIO())
+    progress.close = lambda: closed.append(True)
+    with pytest.raises(error):
+        trained.fit(progress)
+    assert closed == [True]
+    assert trained._recorder._metrics.closed
+    assert trained._recorder._timing.closed
+
+
+@pytest.mark.parametrize(
+    ("changes", "in_bits"),
+    [
+        ({}, True),
+        ({"loss.label_smoothing": 0.1}, False),
+        ({"loss.reduction": "sum", "optimizer.lr": 1e-3}, False),
+    ],
+    ids=["mean", "label-smoothing", "sum"],
+)
+def test_only_a_mean_over_bytes_is_told_in_bits(trainer, changes, in_bits):
+    trained = trainer({**changes, "trainer.steps": 1})
+    fit(trained)
+    (record,) = records(trained.out)
+    assert ("bits_per_byte" in record) == in_bits
+    if in_bits:
+        assert record["bits_per_byte"] == record["loss"] / math.log(2)
+
+
+def test_a_missing_picture_is_said_with_the_command_that_mends_it(trainer, progress, monkeypatch):
+    monkeypatch.setattr(helix_train.trainer, "draw_loss_curve", lambda records, path: None)
+    assert trainer({"trainer.steps": 1}).fit(progress).plot is None
+    assert "pip install 'helix-train[plot]'" in progress.stream.getvalue()
+
+
+def test_the_run_says_what_it_trains_on_what(trainer, progress):
+    trainer().fit(progress)
+    head = progress.stream.getvalue().splitlines()[:2]
+    n_parameters = 256 * 8 + 8 * 256 + 256
+    assert head == ["toy data", f"model: {n_parameters:,} parameters on cpu; ops by the references"]
+
+
+def test_the_config_and_the_trainer_have_the_same_options_and_defaults():
+    from inspect import Parameter, signature
+
+    options = {
+        field.name: Parameter.empty if field.default is attrs.NOTHING else field.default
+        for field in attrs.fields(TrainerConfig)
+    }
+    assert options == {name: p.default for name, p in signature(Trainer).parameters.items()}

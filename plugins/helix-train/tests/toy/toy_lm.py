@@ -1,0 +1,102 @@
+"""A plugin of its own: a language model and a dataset, small enough to train in milliseconds."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+import helix_kernel
+from helix_kernel import Component, Kind
+
+
+class Model(torch.nn.Module):
+    """Running sums of embeddings, which stream exactly; dropout draws from torch's generator."""
+
+    def __init__(self, d_model: int = 8, dropout: float = 0.0, vocab_size: int = 256):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(vocab_size, d_model)
+        self.dropout = torch.nn.Dropout(dropout)
+        self.head = torch.nn.Linear(d_model, vocab_size)
+
+    def forward(self, ids):
+        return self.extend(ids, self.init_state(len(ids), device=ids.device))[0]
+
+    def init_state(self, batch_size, *, device=None, dtype=None):
+        return torch.zeros(batch_size, self.embedding.embedding_dim, device=device, dtype=dtype)
+
+    def extend(self, ids, state):
+        sums = state[:, None] + self.embedding(ids).cumsum(dim=1)
+        return self.head(self.dropout(torch.tanh(sums))), sums[:, -1]
+
+    def step(self, ids, state):
+        logits, state = self.extend(ids[:, None], state)
+        return logits[:, 0], state
+
+
+class Noisy(Model):
+    """Draws in evaluation too."""
+
+    def forward(self, ids):
+        torch.rand(1), random.random(), np.random.rand()
+        return super().forward(ids)
+
+
+class Data:
+    """Random bytes of few values; `draws` adds what the global generators give."""
+
+    def __init__(
+        self,
+        *,
+        seq_len: int = 6,
+        batch_size: int = 4,
+        n_held_out: int = 40,
+        draws: bool = False,
+        fingerprint: str = "f",
+    ):
+        self.seq_len, self.batch_size, self.draws = seq_len, batch_size, draws
+        self.fingerprint = fingerprint
+        self._held_out = np.random.default_rng(0).integers(0, 5, n_held_out).astype(np.uint8)
+        self.steps = []
+
+    def describe(self):
+        return "toy data"
+
+    def held_out(self):
+        return self._held_out
+
+    def batch(self, *, seed, step):
+        self.steps.append(step)
+        rows = [self._row(seed, step * self.batch_size + row) for row in range(self.batch_size)]
+        text = torch.from_numpy(np.stack(rows))
+        if self.draws:
+            drawn = int(torch.randint(5, ())) + random.randrange(5) + np.random.randint(5)
+            text = (text + drawn) % 256
+        return SimpleNamespace(inputs=text[:, :-1], targets=text[:, 1:])
+
+    def _row(self, seed, number):
+        return np.random.default_rng([seed, number]).integers(0, 5, self.seq_len + 1)
+
+    def compressed_bits_per_byte(self):
+        return {"gzip": 1.5}
+
+
+@helix_kernel.hookimpl
+def helix_kinds():
+    return [Kind(name="dataset", plural="datasets", section="data")]
+
+
+@helix_kernel.hookimpl
+def helix_layers():
+    return [
+        Component(name="toy", target=f"{__name__}:Model"),
+        Component(name="noisy", target=f"{__name__}:Noisy"),
+        Component(name="linear", target="torch.nn:Linear"),
+    ]
+
+
+@helix_kernel.hookimpl
+def helix_datasets():
+    return [Component(name="toy-data", target=f"{__name__}:Data")]
