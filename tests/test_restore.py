@@ -12,6 +12,7 @@ import helix_kernel
 from helix_kernel import Kernel
 from helix_kernel.checkpoint import save
 from helix_kernel.errors import CheckpointError, IncompatibleCheckpointError
+from helix_kernel.plugins import Manifest, failure
 from helix_kernel.registry import Registry
 from helix_kernel.restore import load_weights, open_run
 
@@ -70,6 +71,15 @@ def test_another_major_version_is_refused_with_the_command_that_mends_it(tmp_pat
 def test_a_provider_that_is_not_installed_is_named_with_the_command(tmp_path: Path):
     with pytest.raises(IncompatibleCheckpointError, match=r"not installed: pip install helix-ssm==0\.1\.0"):
         helix_kernel.load_model(saved(tmp_path), kernel=with_versions("0.1.0", without="helix-ssm"))
+
+
+def test_a_provider_that_is_broken_is_not_called_missing(tmp_path: Path):
+    kernel = with_versions("0.1.0", without="helix-ssm")
+    source = Manifest(name="ssm", provider="helix-ssm", version="0.1.0", module="helix_ssm.plugin")
+    broken = failure(source, RuntimeError("boom"))
+    kernel.registry = Registry(kernel.plugins, [broken])
+    with pytest.raises(IncompatibleCheckpointError, match=r"installed but broken: .* RuntimeError: boom"):
+        helix_kernel.load_model(saved(tmp_path), kernel=kernel)
 
 
 def test_options_that_a_component_no_longer_takes_are_named(tmp_path: Path):
