@@ -112,3 +112,33 @@ def test_a_seed_decides_every_generator():
     assert draws() == first
     seed_rngs(8)
     assert all(a != b for a, b in zip(draws(), first, strict=True))
+
+
+def test_moments_follow_the_names_where_parameters_have_changed_places():
+    first, second = (torch.nn.Parameter(torch.full((2,), value)) for value in (1.0, 2.0))
+    saved_of = torch.nn.ParameterDict({"first": first, "second": second})
+    optimizer = torch.optim.Adam([first, second])
+    (first.sum() + 5 * second.sum()).backward()
+    optimizer.step()
+    state = optimizer_state(optimizer, saved_of)
+    swapped = torch.optim.Adam([second, first])
+    load_optimizer_state(swapped, saved_of, state)
+    for parameter in (first, second):
+        assert torch.equal(swapped.state[parameter]["exp_avg"], optimizer.state[parameter]["exp_avg"])
+
+
+def test_the_same_parameters_in_other_groups_are_refused():
+    module = model()
+    state = optimizer_state(torch.optim.SGD(module.parameters()), module)
+    with pytest.raises(IncompatibleCheckpointError, match="groups them otherwise"):
+        load_optimizer_state(torch.optim.SGD(parameter_groups(module)), module, state)
+
+
+def test_options_that_the_config_sets_stay_and_what_the_optimizer_keeps_comes_back():
+    module = model()
+    state = optimizer_state(torch.optim.SGD(module.parameters(), lr=0.5, momentum=0.9), module)
+    state["param_groups"][0]["count"] = 7
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.2)
+    load_optimizer_state(optimizer, module, state, options=("momentum",))
+    (group,) = optimizer.param_groups
+    assert (group["momentum"], group["lr"], group["count"]) == (0.2, 0.5, 7)
