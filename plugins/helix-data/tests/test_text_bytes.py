@@ -121,10 +121,10 @@ def test_batches_are_new_contiguous_tensors(open_corpus):
 
 def test_the_random_state_of_the_process_is_neither_used_nor_changed(open_corpus):
     torch.manual_seed(0)
-    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002 - under test
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].tolist()
     first = open_corpus().batch(seed=0, step=5)
     assert torch.equal(torch.get_rng_state(), state)
-    assert np.random.get_state()[1].tolist() == numpy_state  # noqa: NPY002 - under test
+    assert np.random.get_state()[1].tolist() == numpy_state
     torch.manual_seed(1)
     assert equal(open_corpus().batch(seed=0, step=5), first)
 

@@ -171,7 +171,8 @@ class Trainer:
         self._progress = progress
         progress.note(self.dataset.describe())
         n_parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        backends = ", ".join(self.selection.chosen) or "the references"
+        serving = [name for name in self.selection.chosen if self.selection.offers[name].ops]
+        backends = ", ".join(serving) or "the references"
         progress.note(f"model: {n_parameters:,} parameters on {self.device}; ops by {backends}")
         if self.start:
             restore(self.start, self.model, self.optimizer, self.config["optimizer"])
