@@ -15,6 +15,8 @@ from torch.nn.utils import clip_grad_norm_
 import helix_train
 from helix_kernel.checkpoint import CheckpointManager
 from helix_kernel.errors import ArgumentError, HelixError, did_you_mean
+from helix_kernel.hooks import API_VERSION
+from helix_train.device import choose_device
 from helix_train.evaluation import Evaluation, evaluate
 from helix_train.plot import draw_loss_curve
 from helix_train.records import Recorder, read_records
@@ -106,7 +108,7 @@ class Trainer:
         self.accumulate = accumulate
         self.clip_norm = clip_norm
         self.precision = _one_of("trainer.precision", precision, PRECISIONS)
-        self.device = _device(device)
+        self.device = choose_device(device)
         self.start: Start | None = find_start(self.out, resume)
         self._build(activation_checkpointing=activation_checkpointing)
         self._manager = CheckpointManager(self.out / "checkpoints", keep=keep)
@@ -271,7 +273,7 @@ class Trainer:
             "step": self.step,
             "config": self.config.to_dict(),
             "components": self.config.versions(),
-            "api": 1,
+            "api": API_VERSION,
             "ops": self.selection.as_dict(),
             "data_fingerprint": self.dataset.fingerprint,
             "environment": {
@@ -282,19 +284,6 @@ class Trainer:
                 "threads": torch.get_num_threads(),
             },
         }
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        found = torch.accelerator.current_accelerator(check_available=True)
-        return torch.device("cpu") if found is None else found
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch raises the latter where CUDA is not compiled in
-        reason = str(error).splitlines()[0]
-        raise ArgumentError(f"trainer.device is {name!r}, which is not available here: {reason}") from error
-    return device
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
