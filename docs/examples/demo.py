@@ -7,6 +7,7 @@ beside gzip and xz, and lets it write. The last line on standard output is one J
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -22,9 +23,8 @@ def main() -> None:
     """Run the demo."""
     out = Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
     overrides = [f"trainer.out={out}", *sys.argv[1:]]
-    say(f"helix train {CONFIG.relative_to(Path.cwd())} {' '.join(overrides)}")
-    killed = train_until_killed(out, overrides)
-    say(f"killed it after step {killed}; the same command resumes with trainer.resume=true")
+    say(f"helix train {os.path.relpath(CONFIG)} {' '.join(overrides)}")
+    train_until_killed(out, overrides)
     run("train", str(CONFIG), *overrides, "trainer.resume=true")
     say("measuring it on the held-out last tenth, beside compressors primed with the rest")
     measured = json.loads(run("eval", str(out), "--baselines", "--json"))
@@ -38,7 +38,7 @@ def main() -> None:
     print(json.dumps({**results, "plot": str(plot) if plot.exists() else None}))
 
 
-def train_until_killed(out: Path, overrides: list[str]) -> int:
+def train_until_killed(out: Path, overrides: list[str]) -> None:
     """Start training, and kill -9 it once the checkpoint past half of the steps is on disk."""
     steps = json.loads(run("config", "resolve", str(CONFIG), *overrides, "--json"))["trainer"]["steps"]
     process = subprocess.Popen([*HELIX, "train", str(CONFIG), *overrides], stdout=subprocess.DEVNULL)
@@ -48,11 +48,14 @@ def train_until_killed(out: Path, overrides: list[str]) -> int:
             time.sleep(1)  # a little past the checkpoint, so that there is something to lose
             process.send_signal(signal.SIGKILL)
             process.wait()
-            return max(saved)
+            say(
+                f"killed it after the checkpoint of step {max(saved)}; trainer.resume=true goes on from there"
+            )
+            return
         time.sleep(0.05)
     if process.returncode:
         sys.exit(process.returncode)
-    return steps
+    say("it ended before it could be killed")
 
 
 def run(*arguments: str) -> str:
