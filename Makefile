@@ -11,7 +11,7 @@ demo: $(VENV)/stamp
 	@$(BIN)/python docs/examples/demo.py
 
 test: $(VENV)/stamp lint
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow"
 
 test-all: $(VENV)/stamp lint
 	$(BIN)/python -m pytest
