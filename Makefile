@@ -34,4 +34,5 @@ $(VENV)/stamp: $(REQUIREMENTS)
 	$(PIP) install --quiet --constraint constraints.txt hatchling editables
 	$(PIP) install --quiet --no-build-isolation --constraint constraints.txt --requirement .ci/requirements.txt
 	@$(BIN)/python -m compileall -q helix_kernel plugins/*/src helix-*/src  # else each command compiles anew
+	@$(BIN)/helix plugins  # shows what was set up, and keeps the listing for the commands that follow
 	@touch $@
