@@ -66,6 +66,11 @@ def shadowed(paths: Sequence[str] | None = None) -> list[EntryPoint]:
     return hidden
 
 
+def canonical(name: str) -> str:
+    """Return the one spelling of a distribution's name, as installers compare names."""
+    return name.replace("_", "-").replace(".", "-").lower()
+
+
 def cache_directory() -> str:
     """Return where listings are kept: ``$HELIX_CACHE_DIR``, else ``helix`` in the user's cache."""
     chosen = os.environ.get("HELIX_CACHE_DIR")
@@ -130,8 +135,7 @@ def _distributions(roots: Iterable[str]) -> Iterator[tuple[str, str, str]]:
         for name in names:
             if name.endswith((".dist-info", ".egg-info")):
                 provider, _, version = name.rpartition(".")[0].partition("-")
-                provider = provider.replace("_", "-").replace(".", "-").lower()
-                yield provider, version.partition("-py")[0], os.path.join(root, name)
+                yield canonical(provider), version.partition("-py")[0], os.path.join(root, name)
 
 
 def _read(provider: str, version: str, location: str) -> Iterator[EntryPoint]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from typing import Any
 
 import attrs
@@ -34,6 +35,15 @@ class FactoryOf:
 
     kind: str
     supplies: tuple[str, ...] = ()
+
+
+def nested_marker(annotation: Any) -> ComponentOf | FactoryOf | None:
+    """Return the marker of ``Annotated[Any, ComponentOf(…)]``, or None for any other type."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        for extra in annotation.__metadata__:
+            if isinstance(extra, ComponentOf | FactoryOf):
+                return extra
+    return None
 
 
 @attrs.frozen(kw_only=True)

@@ -14,6 +14,7 @@ import attrs
 
 from helix_kernel import hooks
 from helix_kernel.component import Component, Kind
+from helix_kernel.discovery import canonical
 from helix_kernel.errors import HelixError
 
 if TYPE_CHECKING:
@@ -105,11 +106,11 @@ def select(
     found: Iterable[EntryPoint], allowed: Sequence[str] | None, denied: Sequence[str]
 ) -> list[EntryPoint]:
     """Keep the entry points that the lists let through; a name is a distribution's or an entry point's."""
-    wanted = None if allowed is None else {_canonical(name) for name in allowed}
-    unwanted = {_canonical(name) for name in denied}
+    wanted = None if allowed is None else {canonical(name) for name in allowed}
+    unwanted = {canonical(name) for name in denied}
 
     def named(entry_point: EntryPoint, names: set[str]) -> bool:
-        return not names.isdisjoint((_canonical(entry_point.provider), _canonical(entry_point.name)))
+        return not names.isdisjoint((canonical(entry_point.provider), canonical(entry_point.name)))
 
     return [
         entry_point
@@ -290,7 +291,3 @@ def _incompatible(entry_point: EntryPoint) -> PluginLoadError:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _canonical(name: str) -> str:
-    return name.replace("_", "-").lower()

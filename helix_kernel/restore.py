@@ -9,6 +9,7 @@ import attrs
 from helix_kernel import checkpoint as _checkpoint
 from helix_kernel.config import Config, resolve_document
 from helix_kernel.errors import ConfigError, IncompatibleCheckpointError
+from helix_kernel.nesting import flatten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -119,7 +120,7 @@ def load_weights(module: Any, weights: Mapping[str, Any], source: str) -> None:
         IncompatibleCheckpointError: Names the tensors that are missing, left over or of another
             shape.
     """
-    flat = dict(_flatten(weights))
+    flat = flatten(weights)
     own = module.state_dict()
     found = [f"missing: {name} {_shape(own[name])}" for name in own if name not in flat]
     found += [f"left over: {name} {_shape(flat[name])}" for name in flat if name not in own]
@@ -155,14 +156,6 @@ def _uses(value: Any) -> set[str]:
     if isinstance(value, list | tuple):
         return set().union(*(_uses(item) for item in value))
     return set()
-
-
-def _flatten(nested: Mapping[str, Any], prefix: str = "") -> Any:
-    for name, value in nested.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _shape(tensor: Any) -> str:

@@ -12,6 +12,7 @@ import helix_kernel
 from helix_kernel import Kernel
 from helix_kernel.checkpoint import save
 from helix_kernel.errors import CheckpointError, IncompatibleCheckpointError
+from helix_kernel.nesting import nest
 from helix_kernel.plugins import Manifest, failure
 from helix_kernel.registry import Registry
 from helix_kernel.restore import load_weights, open_run
@@ -26,16 +27,9 @@ VERSIONS = {"layer/helix-ssm:language-model": "0.1.0", "layer/helix-ssm:linear":
 def saved(tmp_path: Path, **changes: Any) -> Path:
     kernel = helix_kernel.default_kernel()
     model = kernel.build("layer", {**MODEL, "mixer": {"use": "linear"}})
-    weights: dict[str, Any] = {}
-    for name, value in model.state_dict().items():
-        *parents, last = name.split(".")
-        place = weights
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = value
     path = tmp_path / "step-00000001"
     attributes = {"config": {"model": MODEL}, "components": VERSIONS, "step": 1, **changes}
-    save(path, {"model": weights}, attributes=attributes)
+    save(path, {"model": nest(model.state_dict())}, attributes=attributes)
     return path
 
 

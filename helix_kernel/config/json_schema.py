@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from helix_kernel.config import KernelSettings
-from helix_kernel.config.schema import Option, Schema, nested_marker, schema_of, schema_of_class
+from helix_kernel.config.schema import Option, Schema, schema_of, schema_of_class
 from helix_kernel.errors import DependencyError
-from helix_kernel.options import FactoryOf
+from helix_kernel.options import FactoryOf, nested_marker
 
 if TYPE_CHECKING:
     from helix_kernel.component import Component

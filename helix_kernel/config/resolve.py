@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from helix_kernel.config.schema import Option, Schema, check_bounds, nested_marker, schema_of
+from helix_kernel.config.schema import Option, Schema, check_bounds, schema_of
 from helix_kernel.config.structure import describe, given, make_converter, problems
 from helix_kernel.errors import ConfigError, HelixError, InputError, Problem, did_you_mean
-from helix_kernel.options import ComponentOf, FactoryOf
+from helix_kernel.options import ComponentOf, FactoryOf, nested_marker
 
 if TYPE_CHECKING:
     from helix_kernel.component import Component

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from helix_kernel.errors import ArgumentError, DependencyError
-from helix_kernel.options import Bounds, ComponentOf, FactoryOf
+from helix_kernel.options import Bounds, ComponentOf, FactoryOf, nested_marker
 from helix_kernel.targets import load_config_class, load_target
 
 if TYPE_CHECKING:
@@ -65,15 +65,6 @@ class Schema:
     config_class: type[Any] | None = None
     doc: str = ""
     is_open: bool = False
-
-
-def nested_marker(annotation: Any) -> ComponentOf | FactoryOf | None:
-    """Return the marker of ``Annotated[Any, ComponentOf(…)]``, or None for any other type."""
-    if typing.get_origin(annotation) is typing.Annotated:
-        for extra in annotation.__metadata__:
-            if isinstance(extra, ComponentOf | FactoryOf):
-                return extra
-    return None
 
 
 def schema_of(component: Component) -> Schema:

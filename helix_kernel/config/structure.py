@@ -18,7 +18,7 @@ from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn
 
 from helix_kernel.errors import ArgumentError, ConfigError, Problem, did_you_mean
-from helix_kernel.options import ComponentOf, FactoryOf
+from helix_kernel.options import nested_marker
 
 _WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "text", Path: "a path"}
 
@@ -67,7 +67,7 @@ def describe(annotation: Any) -> str:
         return _WORDS[annotation]
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        marker = next((m for m in annotation.__metadata__ if isinstance(m, ComponentOf | FactoryOf)), None)
+        marker = nested_marker(annotation)
         return f"a table with a {marker.kind} in `use`" if marker else describe(arguments[0])
     if origin is typing.Literal:
         return " or ".join(repr(choice) for choice in arguments)

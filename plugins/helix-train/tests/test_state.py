@@ -11,10 +11,8 @@ import torch
 
 from helix_kernel.errors import IncompatibleCheckpointError
 from helix_train.state import (
-    flatten,
     load_optimizer_state,
     load_rng_state,
-    nest,
     optimizer_state,
     parameter_groups,
     rng_state,
@@ -34,12 +32,6 @@ def stepped(module: torch.nn.Module, optimizer: torch.optim.Optimizer, n_steps: 
         optimizer.step()
         optimizer.zero_grad()
     return [parameter.detach().clone() for parameter in module.parameters()]
-
-
-def test_nesting_and_flattening_are_inverse():
-    flat = {"a.0.weight": 1, "a.1.weight": 2, "b": 3}
-    assert nest(flat) == {"a": {"0": {"weight": 1}, "1": {"weight": 2}}, "b": 3}
-    assert flatten(nest(flat)) == flat
 
 
 def test_vectors_and_marked_parameters_are_not_decayed():

@@ -10,35 +10,12 @@ import numpy as np
 import torch
 
 from helix_kernel.errors import IncompatibleCheckpointError
+from helix_kernel.nesting import flatten, nest
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping
+    from collections.abc import Container, Iterator
 
 State = dict[str, Any]
-
-
-def nest(flat: Mapping[str, Any]) -> State:
-    """Turn dotted names into nested mappings: ``blocks.0.weight`` to ``{"blocks": {"0": …}}``."""
-    nested: State = {}
-    for name, value in flat.items():
-        *parents, last = name.split(".")
-        place = nested
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = value
-    return nested
-
-
-def flatten(nested: Mapping[str, Any], prefix: str = "") -> State:
-    """Turn nested mappings into dotted names, the reverse of `nest`."""
-    flat: State = {}
-    for name, value in nested.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, dict):
-            flat.update(flatten(value, f"{path}."))
-        else:
-            flat[path] = value
-    return flat
 
 
 def parameter_groups(model: torch.nn.Module) -> list[State]:

@@ -16,12 +16,13 @@ import helix_train
 from helix_kernel.checkpoint import CheckpointManager
 from helix_kernel.errors import ArgumentError, HelixError, did_you_mean
 from helix_kernel.hooks import API_VERSION
+from helix_kernel.nesting import nest
 from helix_train.device import choose_device
 from helix_train.evaluation import Evaluation, evaluate
 from helix_train.plot import draw_loss_curve
 from helix_train.records import Recorder, read_records
 from helix_train.resume import Start, find_start, restore
-from helix_train.state import kept_rngs, nest, optimizer_state, parameter_groups, rng_state, seed_rngs
+from helix_train.state import kept_rngs, optimizer_state, parameter_groups, rng_state, seed_rngs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
