@@ -75,16 +75,15 @@ class Gradient:
         """Compute the backward op by its reference, or by differentiating the op's."""
         if self.contract.backward is not None:
             return _bare(self.contract.backward(*args))
-        return _bare(self._differentiate_reference(args[: len(self.wanted)], args[len(self.outputs) :]))
+        found = self._differentiate_reference(args[: len(self.wanted)], args[len(self.outputs) :])
+        return found if found is NotImplemented else _bare(found)
 
     def fake(self, *args: Any) -> Any:
         """Shape the backward op's results: as the arguments, contiguous."""
         arguments = args[len(self.outputs) :]
         return _bare(tuple(self._like(arguments, i) for i in self.leaves))
 
-    def _differentiate_reference(
-        self, grads: Sequence[torch.Tensor | None], arguments: Sequence[Any]
-    ) -> tuple[torch.Tensor, ...]:
+    def _differentiate_reference(self, grads: Sequence[torch.Tensor | None], arguments: Sequence[Any]) -> Any:
         import torch
 
         values = list(arguments)
@@ -92,7 +91,10 @@ class Gradient:
         for i in given:
             values[i] = values[i].detach().requires_grad_()
         with torch.enable_grad():
-            results = as_tuple(self.contract.reference(*values))
+            outcome = self.contract.reference(*values)
+        if outcome is NotImplemented:
+            return NotImplemented
+        results = as_tuple(outcome)
         pairs = [
             (results[i], grad)
             for i, grad in zip(self.wanted, grads, strict=True)

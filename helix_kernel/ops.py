@@ -125,6 +125,20 @@ class Op:
         self._eager, self._functional = eager_functions(self.forward, gradient)
         _register_flops(contract, n_extra=len(gradient.outputs))
 
+    def gradient_of(self, implementation: Callable[..., Any]) -> Callable[..., Any]:
+        """Return an implementation of the backward op that differentiates one of the op by autograd.
+
+        It runs `implementation` again on the op's arguments, so that nothing but them need be kept, and
+        returns ``NotImplemented`` where that does.
+
+        Args:
+            implementation: Computes the op, as its contract says, from differentiable PyTorch calls.
+        """
+        from helix_kernel._gradients import Gradient
+
+        contract = attrs.evolve(self.contract, reference=implementation, backward=None)
+        return Gradient(contract, self.forward).reference
+
     def __repr__(self) -> str:
         return f"Op({NAMESPACE}::{self.contract.name}{self.contract.schema})"
 

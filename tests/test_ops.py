@@ -161,3 +161,11 @@ def test_a_name_is_defined_once(op):
 def test_a_schema_that_would_mislead_is_refused(schema):
     with pytest.raises(ArgumentError, match="must read"):
         contract(schema=schema)
+
+
+def test_a_backend_may_leave_its_gradient_to_autograd(op, arguments):
+    implementation = op.gradient_of(lambda *args: scale_shift(*args))
+    grad = torch.randn_like(arguments[0])
+    for found, expected in zip(implementation(grad, *arguments), op.backward(grad, *arguments), strict=True):
+        torch.testing.assert_close(found, expected)
+    assert op.gradient_of(lambda *_: NotImplemented)(grad, *arguments) is NotImplemented

@@ -23,7 +23,7 @@ def load(path):
 
 def test_importing_manifest_and_configs_imports_no_torch():
     code = (
-        "import sys, helix_ssm.plugin as p, helix_ssm.config; p.helix_layers(); "
+        "import sys, helix_ssm.plugin as p, helix_ssm.config.models; p.helix_layers(); "
         "print([m for m in ('torch', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

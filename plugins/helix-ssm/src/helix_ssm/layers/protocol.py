@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+import inspect
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from helix_kernel.errors import ArgumentError
+from helix_ssm.ops._check import segments
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 State = Any
 """A pytree (tuples, dicts) of tensors whose dimension 0 is the batch; `()` where nothing is kept."""
@@ -18,6 +24,10 @@ class StatefulLayer(Protocol):
 
     `forward(x)`, `extend` over any chunking of x and repeated `step` give the same outputs. A state is
     never changed in place: the one given stays valid.
+
+    `forward` and `extend` may also take ``cu_seqlens``, the bounds (n + 1,) int64 of n sequences that lie
+    end to end in one row x (1, T, D): each is treated as if it came alone, and a state has n rows. A layer
+    whose `forward` does not name that argument is run on one sequence after the other.
     """
 
     def init_state(
@@ -63,11 +73,44 @@ def init_state(
     return cast("StatefulLayer", layer).init_state(batch_size, device=device, dtype=dtype)
 
 
-def extend(layer: nn.Module, x: Tensor, state: State) -> tuple[Tensor, State]:
-    """Run the layer on a chunk x (B, L, D) that follows `state`."""
+def forward(layer: nn.Module, x: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
+    """Run the layer on whole sequences x (B, L, D), or on sequences packed into one row (1, T, D)."""
+    if cu_seqlens is None or not is_stateful(layer):
+        return cast("Tensor", layer(x))
+    if packs(layer):
+        return cast("Tensor", layer(x, cu_seqlens=cu_seqlens))
+    return torch.cat([layer(x[:, start:end]) for start, end in segments(cu_seqlens, x.shape[1])], dim=1)
+
+
+def extend(
+    layer: nn.Module, x: Tensor, state: State, cu_seqlens: Tensor | None = None
+) -> tuple[Tensor, State]:
+    """Run the layer on a chunk x (B, L, D) that follows `state`, or on packed chunks (1, T, D)."""
     if not is_stateful(layer):
         return layer(x), state
-    return cast("StatefulLayer", layer).extend(x, state)
+    stateful = cast("StatefulLayer", layer)
+    if cu_seqlens is None:
+        return stateful.extend(x, state)
+    if packs(layer):
+        y, state = stateful.extend(x, state, cu_seqlens=cu_seqlens)  # type: ignore[call-arg]  # optional
+        return y, state
+    outputs, states = [], []
+    for row, (start, end) in enumerate(segments(cu_seqlens, x.shape[1])):
+        own = tree_map(lambda leaf, row=row: leaf[row : row + 1], state)
+        y, own = stateful.extend(x[:, start:end], own)
+        outputs.append(y)
+        states.append(own)
+    return torch.cat(outputs, dim=1), join(states)
+
+
+def packs(layer: nn.Module) -> bool:
+    """Whether the layer itself takes sequences packed into one row, by the argument ``cu_seqlens``."""
+    return "cu_seqlens" in inspect.signature(type(layer).forward).parameters
+
+
+def join(states: Sequence[State]) -> State:
+    """Return one state whose rows are those of the given ones, in order."""
+    return tree_map(lambda *rows: torch.cat(rows), *states)
 
 
 def step(layer: nn.Module, x_t: Tensor, state: State) -> tuple[Tensor, State]:

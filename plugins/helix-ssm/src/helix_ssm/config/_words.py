@@ -1,0 +1,3 @@
+"""Help texts that many options share."""
+
+D_MODEL = "Width of the layer's input and output"

@@ -1,0 +1,22 @@
+"""Options of the convolutional layers."""
+
+from __future__ import annotations
+
+import attrs
+
+from helix_kernel import option
+from helix_ssm.config._words import D_MODEL
+
+
+@attrs.frozen(kw_only=True)
+class HyenaConfig:
+    """The gated long convolution of Poli et al. (2023)."""
+
+    d_model: int = option(help=D_MODEL, ge=1)
+    order: int = option(2, help="Number of gated long convolutions", ge=1)
+    d_conv: int = option(3, help="Width of the short convolution, in tokens", ge=1)
+    time_scale: float = option(1024.0, help="Tokens over which a filter varies and decays", gt=0)
+    n_frequencies: int = option(16, help="Sine and cosine pairs in the filter's positional features", ge=1)
+    d_filter: int = option(64, help="Width of the network that makes the filters", ge=1)
+    n_filter_layers: int = option(3, help="Hidden layers of that network", ge=1)
+    filter_frequency: float = option(1.0, help="Factor inside the network's sine activations", gt=0)

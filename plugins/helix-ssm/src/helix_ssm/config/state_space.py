@@ -1,0 +1,36 @@
+"""Options of the state-space layers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+from helix_kernel import option
+from helix_ssm.config._words import D_MODEL
+
+
+@attrs.frozen(kw_only=True)
+class MambaConfig:
+    """The selective state-space layer of Gu and Dao (2023)."""
+
+    d_model: int = option(help=D_MODEL, ge=1)
+    d_state: int = option(16, help="States for each inner channel", ge=1)
+    d_conv: int = option(4, help="Width of the causal convolution, in tokens", ge=1)
+    expand: int = option(2, help="Inner channels for each channel of the model", ge=1)
+    dt_rank: int | None = option(None, help="Rank of delta's projection; left out: d_model / 16, up", ge=1)
+    dt_min: float = option(1e-3, help="Smallest initial step size delta", gt=0)
+    dt_max: float = option(0.1, help="Largest initial step size delta", gt=0)
+    conv_bias: bool = option(True, help="Whether the convolution has a bias")
+    bias: bool = option(False, help="Whether the input and output maps have biases")
+
+
+@attrs.frozen(kw_only=True)
+class S4DConfig:
+    """The diagonal state-space layer of Gu et al. (2022)."""
+
+    d_model: int = option(help=D_MODEL, ge=1)
+    d_state: int = option(64, help="Real states for each channel; even unless init is real", ge=1)
+    init: Literal["lin", "inv", "real"] = option("lin", help="Initial A: S4D-Lin, S4D-Inv or S4D-Real")
+    dt_min: float = option(1e-3, help="Smallest initial step size", gt=0)
+    dt_max: float = option(0.1, help="Largest initial step size", gt=0)
