@@ -191,5 +191,5 @@ def test_a_state_of_another_depth_is_refused():
 
 @pytest.mark.parametrize("wrong", [{"d_model": 0}, {"n_layers": 0}, {"vocab_size": 0}, {"dropout": 1.0}])
 def test_a_wrong_argument_is_named(wrong):
-    with pytest.raises(ArgumentError, match=f"language-model: {next(iter(wrong))} is"):
+    with pytest.raises(ArgumentError, match=f"{next(iter(wrong))} is"):
         LanguageModel(**{"d_model": 8, "n_layers": 1, "mixer": Mamba, **wrong})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -44,11 +45,11 @@ class Block(nn.Module):
         self.channel = None if channel is None else channel(d_model=d_model)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map x (B, L, D) to (B, L, D)."""
-        x = x + self.dropout(self.mixer(self.mixer_norm(x)))
+    def forward(self, x: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
+        """Map x (B, L, D), or rows packed into (1, T, D), to the same shape."""
+        x = x + self.dropout(protocol.forward(self.mixer, self.mixer_norm(x), cu_seqlens))
         if self.channel is not None and self.channel_norm is not None:
-            x = x + self.dropout(self.channel(self.channel_norm(x)))
+            x = x + self.dropout(protocol.forward(self.channel, self.channel_norm(x), cu_seqlens))
         return x
 
     def init_state(
@@ -62,9 +63,11 @@ class Block(nn.Module):
         )
         return mixer, channel
 
-    def extend(self, x: Tensor, state: tuple[State, State]) -> tuple[Tensor, tuple[State, State]]:
+    def extend(
+        self, x: Tensor, state: tuple[State, State], *, cu_seqlens: Tensor | None = None
+    ) -> tuple[Tensor, tuple[State, State]]:
         """Map a chunk x (B, L, D) that follows `state` to (B, L, D) and the next state."""
-        return self._run(protocol.extend, x, state)
+        return self._run(partial(protocol.extend, cu_seqlens=cu_seqlens), x, state)
 
     def step(self, x_t: Tensor, state: tuple[State, State]) -> tuple[Tensor, tuple[State, State]]:
         """Map one token x_t (B, D) that follows `state` to (B, D) and the next state."""

@@ -1,23 +1,23 @@
-"""A language model: token embedding, residual blocks of any mixer, norm and head."""
+"""A language model: token embedding, residual blocks of any mixers, norm and head."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from helix_kernel.errors import ArgumentError
-from helix_ssm.layers import protocol
-from helix_ssm.layers.block import Block, LayerFactory
+from helix_ssm.layers.packing import pack, unpack
 from helix_ssm.layers.protocol import State, check_at_least
 from helix_ssm.layers.rms_norm import RMSNorm
+from helix_ssm.layers.stack import Stack, choose_mixers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
+
+    from helix_ssm.layers.block import LayerFactory
 
 
 class LanguageModel(nn.Module):
@@ -30,8 +30,9 @@ class LanguageModel(nn.Module):
 
     Args:
         d_model: Width D of the residual stream.
-        n_layers: Number of blocks.
-        mixer: Builds a block's layer along the sequence.
+        n_layers: Number of blocks; None for as many as the pattern names.
+        mixer: Builds every block's layer along the sequence.
+        pattern: Instead of `mixer`: builds the blocks' layers along the sequence, which take turns.
         channel: Builds a block's second layer, across channels; None for none.
         norm: Builds the norm before each layer and before the head.
         vocab_size: Number of token ids V; 256 for bytes.
@@ -39,15 +40,17 @@ class LanguageModel(nn.Module):
         dropout: Probability that an element of a layer's output is dropped in training.
 
     Raises:
-        ArgumentError: A size is below 1 or dropout is not in [0, 1).
+        ArgumentError: A size is below 1, dropout is not in [0, 1), or not exactly one of mixer and
+            pattern is given.
     """
 
     def __init__(
         self,
         d_model: int,
         *,
-        n_layers: int,
-        mixer: LayerFactory,
+        n_layers: int | None = None,
+        mixer: LayerFactory | None = None,
+        pattern: Sequence[LayerFactory] | None = None,
         channel: LayerFactory | None = None,
         norm: LayerFactory = RMSNorm,
         vocab_size: int = 256,
@@ -55,28 +58,38 @@ class LanguageModel(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        for name, size in {"d_model": d_model, "n_layers": n_layers, "vocab_size": vocab_size}.items():
+        for name, size in {"d_model": d_model, "vocab_size": vocab_size}.items():
             check_at_least("language-model", name, size, 1)
-        if not 0 <= dropout < 1:
-            raise ArgumentError(f"language-model: dropout is {dropout!r}, allowed is >= 0 and < 1")
+        mixers = choose_mixers("language-model", n_layers=n_layers, mixer=mixer, pattern=pattern)
         self.vocab_size = vocab_size
         self.embedding = nn.Embedding(vocab_size, d_model)
-        self.blocks = nn.ModuleList(
-            Block(d_model, mixer=mixer, channel=channel, norm=norm, dropout=dropout) for _ in range(n_layers)
-        )
+        self.blocks = Stack(d_model, mixers=mixers, channel=channel, norm=norm, dropout=dropout)
         self.norm = norm(d_model=d_model)
         self.head = None if tie_embeddings else nn.Linear(d_model, vocab_size, bias=False)
-        self._checkpointing = False
-        self._init_weights(n_residuals=n_layers * (1 if channel is None else 2))
+        for layer in (self.embedding, self.head):
+            if layer is not None:
+                nn.init.normal_(layer.weight, std=0.02)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Map ids (B, L) int64 in [0, V) to logits (B, L, V)."""
+    def forward(self, ids: Tensor, *, mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
+        """Map ids to logits.
+
+        Args:
+            ids: (B, L) int64 in [0, V).
+            mask: Which ids count (B, L), bool, where rows are padded, on the left or the right. What
+                is padding changes nothing, and gets logits of zero.
+            cu_seqlens: Instead of a mask: bounds (n + 1,) int64 of n sequences packed into one row.
+
+        Returns:
+            Logits (B, L, V).
+
+        Raises:
+            ArgumentError: ids, mask or cu_seqlens have another shape or dtype.
+        """
         _check_ids(ids, n_dims=2)
-        x = self.embedding(ids)
-        checkpointing = self._checkpointing and self.training and torch.is_grad_enabled()
-        for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if checkpointing else block(x)
-        return self._logits(x)
+        if mask is not None:
+            packed, cu_seqlens = pack(ids, mask)
+            return unpack(self(packed, cu_seqlens=cu_seqlens), mask)
+        return self._logits(self.blocks(self.embedding(ids), cu_seqlens=cu_seqlens))
 
     def init_state(
         self, batch_size: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None
@@ -84,58 +97,55 @@ class LanguageModel(nn.Module):
         """Return the state before the first token: one state for each block."""
         device = self.embedding.weight.device if device is None else device
         dtype = self.embedding.weight.dtype if dtype is None else dtype
-        return tuple(
-            protocol.init_state(block, batch_size, device=device, dtype=dtype) for block in self.blocks
-        )
+        return self.blocks.init_state(batch_size, device=device, dtype=dtype)
 
-    def extend(self, ids: Tensor, state: tuple[State, ...]) -> tuple[Tensor, tuple[State, ...]]:
-        """Map ids (B, L) that follow `state` to logits (B, L, V) and the next state."""
+    def extend(
+        self, ids: Tensor, state: tuple[State, ...], *, cu_seqlens: Tensor | None = None
+    ) -> tuple[Tensor, tuple[State, ...]]:
+        """Map ids (B, L) that follow `state` to logits (B, L, V) and the next state.
+
+        With `cu_seqlens` the ids are n chunks packed into one row, and each of the state's n rows goes on
+        with its own.
+        """
         _check_ids(ids, n_dims=2)
-        x, state = self._through_blocks(protocol.extend, self.embedding(ids), state)
+        x, state = self.blocks.extend(self.embedding(ids), state, cu_seqlens=cu_seqlens)
         return self._logits(x), state
 
     def step(self, ids_t: Tensor, state: tuple[State, ...]) -> tuple[Tensor, tuple[State, ...]]:
         """Map one id a row, ids_t (B,), that follows `state` to logits (B, V) and the next state."""
         _check_ids(ids_t, n_dims=1)
-        x, state = self._through_blocks(protocol.step, self.embedding(ids_t), state)
+        x, state = self.blocks.step(self.embedding(ids_t), state)
         return self._logits(x.unsqueeze(1)).squeeze(1), state
 
-    def set_activation_checkpointing(self, *, enabled: bool) -> None:
-        """Choose whether training keeps only each block's input and recomputes the rest in backward.
+    def prefill(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, tuple[State, ...]]:
+        """Read prompts of different lengths, padded to one.
 
-        Memory then grows by (B, L, D) a block, for about one more forward pass of time.
+        Args:
+            ids: (B, L) int64.
+            mask: Which ids count (B, L), bool; at least one in each row.
+
+        Returns:
+            The logits (B, V) for what comes after each prompt, and the state there, from which `step`
+            goes on.
+
+        Raises:
+            ArgumentError: A row has no id that counts, or a shape or dtype does not fit.
         """
-        self._checkpointing = enabled
+        _check_ids(ids, n_dims=2)
+        packed, bounds = pack(ids, mask)
+        if bool((bounds.diff() == 0).any()):
+            raise ArgumentError("language-model: mask has a row without any id that counts")
+        start = self.init_state(len(ids), device=ids.device)
+        x, state = self.blocks.extend(self.embedding(packed), start, cu_seqlens=bounds)
+        return self._logits(x[:, bounds[1:] - 1]).squeeze(0), state
 
-    def _through_blocks(
-        self,
-        run: Callable[[nn.Module, Tensor, State], tuple[Tensor, State]],
-        x: Tensor,
-        state: tuple[State, ...],
-    ) -> tuple[Tensor, tuple[State, ...]]:
-        if len(state) != len(self.blocks):
-            raise ArgumentError(
-                f"language-model: state has {len(state)} entries, allowed is one for each of the "
-                f"{len(self.blocks)} blocks, as init_state makes it"
-            )
-        states = []
-        for block, block_state in zip(self.blocks, state, strict=True):
-            x, next_state = run(block, x, block_state)
-            states.append(next_state)
-        return x, tuple(states)
+    def set_activation_checkpointing(self, *, enabled: bool) -> None:
+        """Choose whether training keeps only each block's input; see `Stack`."""
+        self.blocks.set_activation_checkpointing(enabled=enabled)
 
     def _logits(self, x: Tensor) -> Tensor:
         weight = self.embedding.weight if self.head is None else self.head.weight
         return F.linear(self.norm(x), weight)
-
-    @torch.no_grad()
-    def _init_weights(self, *, n_residuals: int) -> None:
-        nn.init.normal_(self.embedding.weight, std=0.02)
-        if self.head is not None:
-            nn.init.normal_(self.head.weight, std=0.02)
-        for name, parameter in self.blocks.named_parameters():
-            if name.endswith("out_proj.weight"):
-                parameter.div_(math.sqrt(n_residuals))
 
 
 def _check_ids(ids: Tensor, *, n_dims: int) -> None:
