@@ -9,6 +9,7 @@ Subclass `LayerSuite`, give it a layer, and pytest runs the rest::
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import random
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,9 @@ class LayerSuite:
 
     A subclass overrides `make_layer`, and `inputs` and `output_shape` where the layer does not map
     floating (B, L, d_model) to the same shape. A layer without `init_state` keeps no state and must treat
-    each position on its own; the cases about state are then skipped.
+    each position on its own; the cases about state are then skipped. One that looks ahead says so by an
+    attribute ``causal = False``, and is excused from what only holds for causal layers. One whose `forward`
+    takes ``cu_seqlens`` must treat packed sequences as if each came alone.
 
     Attributes:
         d_model: Width of the inputs that `inputs` makes.
@@ -82,6 +85,7 @@ class LayerSuite:
     def test_the_future_does_not_change_the_past(self, layer: nn.Module) -> None:
         import torch
 
+        _skip_unless_causal(layer)
         layer, x = self._prepare(layer)
         other = self.inputs(self.batch_size, self.seq_len, dtype=torch.float64, seed=1)
         y = layer(x)
@@ -159,9 +163,49 @@ class LayerSuite:
         compiled = torch.compile(layer, fullgraph=True, backend="eager")
         self._assert_close(compiled(x), layer(x), "outputs under torch.compile differ")
 
+    def test_exports_to_one_graph(self, layer: nn.Module) -> None:
+        import torch
+
+        layer, x = self._prepare(layer, "float32")
+        program = torch.export.export(layer, (x,))
+        self._assert_close(program.module()(x), layer(x), "outputs of the exported program differ")
+
+    @pytest.mark.parametrize("dtype", _DTYPES)
+    def test_packed_sequences_are_as_if_each_came_alone(self, layer: nn.Module, dtype: str) -> None:
+        import torch
+
+        _skip_unless_it_packs(layer)
+        layer, x = self._prepare(layer, dtype, batch_size=1)
+        bounds = _bounds(self.seq_len)
+        y = layer(x, cu_seqlens=torch.tensor(bounds))
+        alone = [layer(x[:, start:end]) for start, end in itertools.pairwise(bounds) if end > start]
+        self._assert_close(y, torch.cat(alone, dim=1), f"outputs packed by {bounds} differ from alone", dtype)
+
+    def test_packed_chunks_go_on_from_their_own_states(self, layer: Any) -> None:
+        import torch
+
+        layer, x = self._prepare_stateful(layer)
+        _skip_unless_it_packs(layer)
+        lengths = [4, 0, 2][: self.batch_size]
+        _, state = layer.extend(x[:, :3], layer.init_state(self.batch_size))
+        packed = torch.cat([x[row, 3 : 3 + length] for row, length in enumerate(lengths)]).unsqueeze(0)
+        ends = [0, *itertools.accumulate(lengths)]
+        y, after = layer.extend(packed, state, cu_seqlens=torch.tensor(ends))
+        for row, length in enumerate(lengths):
+            own = map_leaves(lambda leaf, row=row: leaf[row : row + 1], state)
+            alone, own = layer.extend(x[row : row + 1, 3 : 3 + length], own)
+            self._assert_close(y[:, ends[row] : ends[row + 1]], alone, f"row {row} packed and alone differ")
+            next_token = x[row : row + 1, 8]
+            self._assert_close(
+                layer.step(next_token, map_leaves(lambda leaf, row=row: leaf[row : row + 1], after))[0],
+                layer.step(next_token, own)[0],
+                f"the state of row {row} after a packed chunk differs from its own",
+            )
+
     def test_without_state_each_position_stands_alone(self, layer: nn.Module) -> None:
         import torch
 
+        _skip_unless_causal(layer)
         if hasattr(layer, "init_state"):
             pytest.skip("the layer keeps a state")
         layer, x = self._prepare(layer)
@@ -289,6 +333,8 @@ class LayerSuite:
 
     def _assert_close(self, actual: Tensor, expected: Tensor, message: str, dtype: str = "") -> None:
         allowed = self.tolerance[dtype or str(expected.dtype).removeprefix("torch.")]
+        if expected.numel() == actual.numel() == 0:
+            return
         scale = max(expected.abs().max().item(), 1e-30)
         error = (actual - expected).abs().amax().item() / scale
         # A comparison with NaN is false, so a NaN fails too.
@@ -297,6 +343,21 @@ class LayerSuite:
     def _assert_states_equal(self, actual: Any, expected: Any, message: str) -> None:
         for one, other in zip(leaves(actual), leaves(expected), strict=True):
             assert one.equal(other), message
+
+
+def _skip_unless_causal(layer: nn.Module) -> None:
+    if not getattr(layer, "causal", True):
+        pytest.skip("the layer says that it looks ahead: causal = False")
+
+
+def _skip_unless_it_packs(layer: nn.Module) -> None:
+    if "cu_seqlens" not in inspect.signature(type(layer).forward).parameters:
+        pytest.skip("the layer's forward takes no cu_seqlens")
+
+
+def _bounds(seq_len: int) -> list[int]:
+    """Return bounds of packed sequences of which one is empty and one a single token."""
+    return [0, 1, seq_len // 2, seq_len // 2, seq_len]
 
 
 def _random_lengths(seq_len: int, seed: int) -> list[int]:

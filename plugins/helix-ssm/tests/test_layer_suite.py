@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -140,6 +142,46 @@ class BreaksTheGraph(LeakySum):
         return super().forward(x) * (2.0 if x.sum().item() > 0 else 1.0)
 
 
+class PackedRowsLeak(LeakySum):
+    """Goes on over the bounds of packed sequences."""
+
+    def forward(self, x, *, cu_seqlens=None):
+        return super().forward(x)
+
+
+class PackedStatesAreSwapped(LeakySum):
+    def forward(self, x, *, cu_seqlens=None):
+        return super().forward(x)
+
+    def extend(self, x, state, *, cu_seqlens=None):
+        if cu_seqlens is None:
+            return super().extend(x, state)
+        chunks = [x[:, start:end] for start, end in itertools.pairwise(cu_seqlens.tolist())]
+        rows = [
+            super(PackedStatesAreSwapped, self).extend(c, {"h": h})
+            for c, h in zip(chunks, state["h"][:, None], strict=True)
+        ]
+        return torch.cat([y for y, _ in rows], dim=1), {"h": torch.cat([s["h"] for _, s in rows]).flip(0)}
+
+
+class LooksAheadAndSaysSo(nn.Module):
+    """Excused from causality by its attribute, and from nothing else."""
+
+    causal = False
+
+    def __init__(self, d_model=8):
+        super().__init__()
+        self.out_proj = nn.Linear(d_model, d_model)
+
+    def forward(self, x):
+        return self.out_proj(x + x.mean(1, keepdim=True))
+
+
+class TestALayerThatLooksAhead(LayerSuite):
+    def make_layer(self):
+        return LooksAheadAndSaysSo(self.d_model)
+
+
 class TestASoundLayer(LayerSuite):
     def make_layer(self):
         return LeakySum(self.d_model)
@@ -164,6 +206,9 @@ FAULTS = [
     (LastTokenOnly, "output_has_the_promised_shape_and_dtype", AssertionError),
     (MixesWithoutState, "without_state_each_position_stands_alone", AssertionError),
     (BreaksTheGraph, "compiles_to_one_graph", torch._dynamo.exc.TorchDynamoException),
+    (BreaksTheGraph, "exports_to_one_graph", Exception),
+    (PackedRowsLeak, "packed_sequences_are_as_if_each_came_alone", AssertionError),
+    (PackedStatesAreSwapped, "packed_chunks_go_on_from_their_own_states", AssertionError),
 ]
 
 

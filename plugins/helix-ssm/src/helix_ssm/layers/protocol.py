@@ -109,8 +109,18 @@ def packs(layer: nn.Module) -> bool:
 
 
 def join(states: Sequence[State]) -> State:
-    """Return one state whose rows are those of the given ones, in order."""
-    return tree_map(lambda *rows: torch.cat(rows), *states)
+    """Return one state whose rows are those of the given ones, in order.
+
+    Raises:
+        ArgumentError: The states grow with what their rows have seen, and the rows have seen unequally much.
+    """
+    try:
+        return tree_map(lambda *rows: torch.cat(rows), *states)
+    except (RuntimeError, ValueError) as error:
+        raise ArgumentError(
+            "these states cannot be joined: their rows have seen unequally many tokens, and the layer's "
+            f"state grows with every token ({error})"
+        ) from error
 
 
 def step(layer: nn.Module, x_t: Tensor, state: State) -> tuple[Tensor, State]:
