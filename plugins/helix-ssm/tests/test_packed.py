@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from helix_kernel.errors import ArgumentError
+from helix_kernel.ops import defined
+from helix_ssm.ops.chunked import ChunkedBackend
 from helix_ssm.ops.chunked.packed import Packing
 
 BOUNDS = (0, 2, 2, 5, 5)
@@ -49,3 +51,27 @@ def test_both_ways_are_differentiable():
 def test_bounds_that_do_not_cover_the_row_are_refused():
     with pytest.raises(ArgumentError, match="values that rise from 0 to seq_len=5"):
         Packing.of(torch.tensor([0, 4]), 5)
+
+
+@pytest.mark.parametrize("name", ["causal_conv1d", "selective_scan"])
+def test_packed_rows_need_no_reference(name):
+    """An implementation may return NotImplemented, and the reference then serves, token by token."""
+    packed = [sample for sample in defined()[name].contract.samples() if "packed" in sample.name]
+    assert packed
+    for sample in packed:
+        assert ChunkedBackend.ops[name](*sample.args) is not NotImplemented
+        y, final_state, *saved = defined()[name](*sample.args)
+        found = ChunkedBackend.ops[f"{name}_backward"](y, final_state, *saved, *sample.args)
+        assert found is not NotImplemented
+
+
+@pytest.mark.parametrize("bounds", [(0, 0), (0, 0, 0)])
+def test_a_packed_convolution_of_nothing_keeps_its_states(bounds):
+    state = torch.randn(len(bounds) - 1, 3, 2)
+    arguments = (torch.ones(1, 0, 2), torch.ones(2, 4), None, True, state, torch.tensor(bounds))
+    y, final_state = ChunkedBackend.ops["causal_conv1d"](*arguments)
+    assert y.shape == (1, 0, 2)
+    assert torch.equal(final_state, state)
+    grad_x, _, _, grad_state = ChunkedBackend.ops["causal_conv1d_backward"](None, state, *arguments)
+    assert grad_x.shape == (1, 0, 2)
+    assert torch.equal(grad_state, state)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from helix_ssm.ops._check import compute_dtype
+from helix_ssm.ops._check import compute_dtype, n_states
+from helix_ssm.ops.chunked.packed import Packing
 from helix_ssm.ops.chunked.scan import scan, scan_backward
 
 _SOFTPLUS = (1.0, 20.0)  # beta and threshold, as F.softplus has them
@@ -26,19 +27,21 @@ def selective_scan(
     delta_softplus: bool,  # noqa: FBT001 - the op's schema
     initial_state: Tensor | None,
     cu_seqlens: Tensor | None,
-) -> Any:
-    """Compute the op as its contract says; packed rows are left to the reference."""
-    if cu_seqlens is not None:
-        return NotImplemented
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the op as its contract says."""
     given = (u, delta, A, B, C, D, z, delta_bias, initial_state)
-    args = _Arguments.widen(*given, softplus=delta_softplus)
-    y, states = scan(args.dt, args.dt * args.u, args.A, args.B, args.C, args.state)
+    args = _Arguments.widen(*given, softplus=delta_softplus, n_states=n_states(cu_seqlens, u.shape[0]))
+    packing = None if cu_seqlens is None else Packing.of(cu_seqlens, u.shape[1])
+    y, states = scan(*args.batch(packing))
+    final_state, kept = _as_rows(states[-1]), states[:-1]
+    if packing is not None:
+        y, kept = packing.cut(y), states.new_empty(0, 1, *states.shape[2:])
     y = y.flatten(2)
     if D is not None:
         y.addcmul_(args.u.flatten(2), D.to(y.dtype))
     if z is not None:
         y.mul_(F.silu(z.to(y.dtype)))
-    return y.to(u.dtype), _as_rows(states[-1]), states[:-1]
+    return y.to(u.dtype), final_state, kept
 
 
 def selective_scan_backward(
@@ -56,12 +59,10 @@ def selective_scan_backward(
     delta_softplus: bool,  # noqa: FBT001 - the op's schema
     initial_state: Tensor | None,
     cu_seqlens: Tensor | None,
-) -> Any:
-    """Compute the op's gradient as its contract says; packed rows are left to the reference."""
-    if cu_seqlens is not None:
-        return NotImplemented
+) -> tuple[Tensor, ...]:
+    """Compute the op's gradient as its contract says."""
     given = (u, delta, A, B, C, D, z, delta_bias, initial_state)
-    args = _Arguments.widen(*given, softplus=delta_softplus)
+    args = _Arguments.widen(*given, softplus=delta_softplus, n_states=n_states(cu_seqlens, u.shape[0]))
     grad_y = torch.zeros_like(args.u) if grad_y is None else grad_y.to(args.u.dtype).view(args.u.shape)
     gate = None if z is None else z.to(args.u.dtype).view(args.u.shape)
     skip = None if D is None else D.to(args.u.dtype).view(args.u.shape[2:])
@@ -71,8 +72,9 @@ def selective_scan_backward(
         if grad_final_state is None
         else _as_groups(grad_final_state.to(args.u.dtype), args.u.shape[2])
     )
-    y, grad_dt, grad_x, grad_A, grad_B, grad_C, grad_state = scan_backward(
-        grad_inner, grad_state, states, args.dt, args.dt * args.u, args.A, args.B, args.C
+    packing = None if cu_seqlens is None else Packing.of(cu_seqlens, u.shape[1])
+    y, grad_dt, grad_x, grad_A, grad_B, grad_C, grad_state = _scan_backward(
+        grad_inner, grad_state, states, args, packing
     )
     grad_dt.addcmul_(grad_x, args.u)
     grad_u = grad_x.mul_(args.dt)
@@ -98,8 +100,26 @@ def selective_scan_backward(
     )
 
 
+def _scan_backward(
+    grad_y: Tensor, grad_state: Tensor, states: Tensor, args: _Arguments, packing: Packing | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Differentiate the scan, over the sequences of a packed row where there is one.
+
+    Of a packed row no states are kept: the scan runs again for them.
+    """
+    given = args.batch(packing)
+    if packing is None:
+        return scan_backward(grad_y, grad_state, states, *given[:-1])
+    _, states = scan(*given)
+    y, grad_dt, grad_x, grad_A, grad_B, grad_C, grad_state = scan_backward(
+        packing.pad(grad_y), grad_state, states[:-1], *given[:-1]
+    )
+    y, grad_dt, grad_x, grad_B, grad_C = (packing.cut(x) for x in (y, grad_dt, grad_x, grad_B, grad_C))
+    return y, grad_dt, grad_x, grad_A, grad_B, grad_C, grad_state
+
+
 class _Arguments(NamedTuple):
-    """Arguments of the op in one dtype, laid out as `scan` takes them; G groups of K channels."""
+    """Arguments of the op in one dtype, laid out in G groups of K channels."""
 
     u: Tensor  # (B, L, G, K)
     dt: Tensor  # (B, L, G, K)
@@ -107,7 +127,15 @@ class _Arguments(NamedTuple):
     A: Tensor  # (G, N, K)
     B: Tensor  # (B, L, G, N)
     C: Tensor  # (B, L, G, N)
-    state: Tensor  # (B, G, N, K)
+    state: Tensor  # (B, G, N, K), or (n, G, N, K) of n packed sequences
+
+    def batch(self, packing: Packing | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return what `scan` takes; packed sequences as a batch, their padding with a step size of 0."""
+        x = self.dt * self.u
+        if packing is None:
+            return self.dt, x, self.A, self.B, self.C, self.state
+        dt, x, B, C = (packing.pad(tensor) for tensor in (self.dt, x, self.B, self.C))
+        return dt, x, self.A, B, C, self.state
 
     @classmethod
     def widen(
@@ -123,6 +151,7 @@ class _Arguments(NamedTuple):
         initial_state: Tensor | None,
         *,
         softplus: bool,
+        n_states: int,
     ) -> _Arguments:
         dtype = compute_dtype(u, delta, A, B, C, D, z, delta_bias, initial_state)
         batch_size, seq_len, d_model = u.shape
@@ -131,7 +160,7 @@ class _Arguments(NamedTuple):
         projections = (batch_size, seq_len, groups, A.shape[1])
         dt = delta.to(dtype) if delta_bias is None else delta.to(dtype) + delta_bias.to(dtype)
         dt = dt.reshape(channels)
-        rows = A.new_zeros(batch_size, *A.shape) if initial_state is None else initial_state
+        rows = A.new_zeros(n_states, *A.shape) if initial_state is None else initial_state
         return cls(
             u=u.to(dtype).reshape(channels),
             dt=F.softplus(dt, *_SOFTPLUS) if softplus else dt,
