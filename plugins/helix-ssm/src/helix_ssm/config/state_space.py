@@ -31,6 +31,11 @@ class S4DConfig:
 
     d_model: int = option(help=D_MODEL, ge=1)
     d_state: int = option(64, help="Real states for each channel; even unless init is real", ge=1)
-    init: Literal["lin", "inv", "real"] = option("lin", help="Initial A: S4D-Lin, S4D-Inv or S4D-Real")
+    init: Literal["lin", "inv", "legs", "real"] = option(
+        "lin", help="Initial A: S4D-Lin, S4D-Inv, S4D-LegS or S4D-Real"
+    )
+    discretization: Literal["zoh", "bilinear"] = option(
+        "zoh", help="From continuous to discrete time: zero-order hold or the bilinear rule"
+    )
     dt_min: float = option(1e-3, help="Smallest initial step size", gt=0)
     dt_max: float = option(0.1, help="Largest initial step size", gt=0)
