@@ -25,7 +25,9 @@ COMPONENTS = {
     "loss": dict.fromkeys(
         ("bce-with-logits", "cross-entropy", "focal", "l1", "mse", "smooth-l1"), "helix-train"
     ),
-    "op": dict.fromkeys(("causal_conv1d", "long_conv", "rms_norm", "selective_scan"), "helix-ssm"),
+    "op": dict.fromkeys(
+        ("causal_conv1d", "gated_delta_rule", "long_conv", "rms_norm", "selective_scan"), "helix-ssm"
+    ),
     "optimizer": dict.fromkeys(("adam", "adamw", "lion", "rmsprop", "sgd"), "helix-train"),
     "schedule": dict.fromkeys(("constant", "cosine", "exponential", "linear"), "helix-train"),
     "trainer": {"trainer": "helix-train"},

@@ -79,6 +79,11 @@ def helix_ops() -> list[Component]:
             target="helix_ssm.ops.rms_norm:contract",
             summary="Root-mean-square norm with optional gate and residual",
         ),
+        Component(
+            name="gated_delta_rule",
+            target="helix_ssm.ops.gated_delta_rule:contract",
+            summary="Linear attention whose memory decays and corrects what it held (Gated DeltaNet)",
+        ),
     ]
 
 
