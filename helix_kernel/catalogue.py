@@ -26,7 +26,8 @@ COMPONENTS = {
         ("bce-with-logits", "cross-entropy", "focal", "l1", "mse", "smooth-l1"), "helix-train"
     ),
     "op": dict.fromkeys(
-        ("causal_conv1d", "gated_delta_rule", "long_conv", "rms_norm", "selective_scan"), "helix-ssm"
+        ("causal_conv1d", "diagonal_scan", "gated_delta_rule", "long_conv", "rms_norm", "selective_scan"),
+        "helix-ssm",
     ),
     "optimizer": dict.fromkeys(("adam", "adamw", "lion", "rmsprop", "sgd"), "helix-train"),
     "schedule": dict.fromkeys(("constant", "cosine", "exponential", "linear"), "helix-train"),

@@ -30,7 +30,8 @@ class Sample:
 
     Args:
         name: What the sample covers, kebab-case.
-        args: Every argument of the op, in order; floating tensors are float64 on the CPU.
+        args: Every argument of the op, in order; floating tensors are float64 on the CPU,
+            complex ones complex128.
     """
 
     name: str

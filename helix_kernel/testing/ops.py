@@ -83,14 +83,15 @@ class OpSuite:
     def test_gradients_agree_with_finite_differences(self, op: Op, samples: list[Sample]) -> None:
         import torch
 
-        args = _require_grad(self._cast(samples[0].args, "float64"))
         saved = len(op.contract.saved)
 
         def differentiable(*values: Any) -> Any:
             results = _as_tuple(op(*values))
             return results[: len(results) - saved]
 
-        assert torch.autograd.gradcheck(differentiable, args, fast_mode=True)
+        for sample in _first_of_each_kind(samples):
+            args = _require_grad(self._cast(sample.args, "float64"))
+            assert torch.autograd.gradcheck(differentiable, args, fast_mode=True), sample.name
 
     def test_the_short_way_and_the_registered_op_agree(self, op: Op, samples: list[Sample]) -> None:
         for sample in samples:
@@ -162,12 +163,29 @@ class OpSuite:
     def _cast(self, args: Sequence[Any], dtype: str) -> tuple[Any, ...]:
         import torch
 
+        real: torch.dtype = getattr(torch, dtype)
+
         def cast(arg: Any) -> Any:
             if not isinstance(arg, torch.Tensor):
                 return arg
-            return arg.to(self.device, getattr(torch, dtype) if arg.is_floating_point() else arg.dtype)
+            if not _is_inexact(arg):
+                return arg.to(self.device)
+            return arg.to(self.device, real.to_complex() if arg.is_complex() else real)
 
         return tuple(cast(arg) for arg in args)
+
+
+def _is_inexact(arg: Any) -> bool:
+    """Whether an argument is a tensor of floating or complex numbers, and so has a gradient."""
+    import torch
+
+    return isinstance(arg, torch.Tensor) and (arg.is_floating_point() or arg.is_complex())
+
+
+def _first_of_each_kind(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the first sample of real numbers and the first with complex ones, where there are such."""
+    kinds = {any(_is_inexact(arg) and arg.is_complex() for arg in s.args): s for s in reversed(samples)}
+    return list(kinds.values())
 
 
 def _as_tuple(results: Any) -> tuple[Any, ...]:
@@ -184,22 +202,20 @@ def _results(results: Any) -> tuple[Tensor | None, ...]:
 
 
 def _cotangents(results: Iterable[Tensor]) -> list[Tensor]:
-    """Return a gradient for each result, drawn in float64, so that every dtype gets the same."""
+    """Return a gradient for each result, drawn in double precision, so that every dtype gets the same."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    return [
-        torch.randn(result.shape, generator=generator, dtype=torch.float64).to(result) for result in results
-    ]
+
+    def draw(result: Tensor) -> Tensor:
+        dtype = torch.complex128 if result.is_complex() else torch.float64
+        return torch.randn(result.shape, generator=generator, dtype=dtype).to(result)
+
+    return [draw(result) for result in results]
 
 
 def _require_grad(args: Sequence[Any]) -> tuple[Any, ...]:
-    import torch
-
-    return tuple(
-        arg.detach().requires_grad_() if isinstance(arg, torch.Tensor) and arg.is_floating_point() else arg
-        for arg in args
-    )
+    return tuple(arg.detach().requires_grad_() if _is_inexact(arg) else arg for arg in args)
 
 
 def _reference_gradients(op: Op, args: Sequence[Any]) -> list[Tensor | None]:
@@ -245,8 +261,10 @@ def _assert_close(
         if left is None or right is None or not right.numel():
             continue
         assert left.shape == right.shape, f"sample {name!r}: tensor {i} has shape {tuple(left.shape)}"
-        difference = (left.double().cpu() - right.double().cpu()).abs().max().item()
-        scale = right.double().abs().max().item()
+        assert left.is_complex() == right.is_complex(), f"sample {name!r}: tensor {i} is {left.dtype}"
+        dtype = torch.complex128 if right.is_complex() else torch.float64
+        difference = (left.to("cpu", dtype) - right.to("cpu", dtype)).abs().max().item()
+        scale = right.to(dtype).abs().max().item()
         assert difference <= tolerance * max(scale, torch.finfo(torch.float32).tiny), (
             f"sample {name!r}: tensor {i} differs by {difference:.2e} where the largest element is"
             f" {scale:.2e}; allowed is {tolerance:g} of that"
@@ -257,7 +275,7 @@ def _spread(arg: Any) -> Any:
     """Return the tensor with gaps in its memory, and its last two dimensions stored the other way round."""
     import torch
 
-    if not isinstance(arg, torch.Tensor) or not arg.is_floating_point():
+    if not _is_inexact(arg):
         return arg
     turned = arg.transpose(-1, -2).contiguous().transpose(-1, -2) if arg.dim() > 1 else arg
     return torch.stack([turned, torch.full_like(turned, float("nan"))], dim=-1)[..., 0]

@@ -53,7 +53,7 @@ def test_bounds_that_do_not_cover_the_row_are_refused():
         Packing.of(torch.tensor([0, 4]), 5)
 
 
-@pytest.mark.parametrize("name", ["causal_conv1d", "selective_scan"])
+@pytest.mark.parametrize("name", ["causal_conv1d", "diagonal_scan", "selective_scan"])
 def test_packed_rows_need_no_reference(name):
     """An implementation may return NotImplemented, and the reference then serves, token by token."""
     packed = [sample for sample in defined()[name].contract.samples() if "packed" in sample.name]

@@ -70,6 +70,11 @@ def helix_ops() -> list[Component]:
             summary="Short depthwise causal convolution with an optional SiLU",
         ),
         Component(
+            name="diagonal_scan",
+            target="helix_ssm.ops.diagonal_scan:contract",
+            summary="Elementwise linear recurrence with given factors, real or complex",
+        ),
+        Component(
             name="long_conv",
             target="helix_ssm.ops.long_conv:contract",
             summary="Causal convolution with a filter as long as the sequence",

@@ -4,9 +4,10 @@ Each module holds one op: its entry, its contract (``contract``) with the refere
 """
 
 from helix_ssm.ops.causal_conv1d import causal_conv1d
+from helix_ssm.ops.diagonal_scan import diagonal_scan
 from helix_ssm.ops.gated_delta_rule import gated_delta_rule
 from helix_ssm.ops.long_conv import long_conv
 from helix_ssm.ops.rms_norm import rms_norm
 from helix_ssm.ops.selective_scan import selective_scan
 
-__all__ = ["causal_conv1d", "gated_delta_rule", "long_conv", "rms_norm", "selective_scan"]
+__all__ = ["causal_conv1d", "diagonal_scan", "gated_delta_rule", "long_conv", "rms_norm", "selective_scan"]

@@ -71,6 +71,9 @@ def segments(cu_seqlens: torch.Tensor, seq_len: int) -> list[tuple[int, int]]:
 
 
 def compute_dtype(*tensors: torch.Tensor | None) -> torch.dtype:
-    """Return the dtype to compute in: float32, or float64 where any tensor is."""
-    wide = any(tensor is not None and tensor.dtype == torch.float64 for tensor in tensors)
+    """Return the dtype to compute in: float32, or float64 where any tensor is; complex where any is."""
+    given = [tensor.dtype for tensor in tensors if tensor is not None]
+    wide = torch.float64 in given or torch.complex128 in given
+    if any(dtype.is_complex for dtype in given):
+        return torch.complex128 if wide else torch.complex64
     return torch.float64 if wide else torch.float32
