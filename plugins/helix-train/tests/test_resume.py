@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+from copy import deepcopy
 from pathlib import Path
 
+import attrs
 import pytest
 import torch
 
+import helix_train.resume
 from helix_kernel.checkpoint import load
 from helix_kernel.errors import CheckpointError, IncompatibleCheckpointError, InputError
+from helix_kernel.restore import open_run
 from helix_train.progress import Progress
 
 DRAWING = {
@@ -66,10 +70,19 @@ def saved(trainer, tmp_path):
     return out
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "lion", "rmsprop"])
-@pytest.mark.parametrize("killed", [4, 5])
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(trainer, tmp_path, optimizer, killed):
-    changes = {**DRAWING, "optimizer.use": optimizer, "optimizer.lr": 1e-2, "trainer.steps": 7}
+@pytest.mark.parametrize(
+    ("mode", "killed"),
+    [
+        ({"optimizer.use": "adamw"}, 4),
+        ({"optimizer.use": "lion"}, 4),
+        ({"optimizer.use": "rmsprop"}, 5),
+        ({"trainer.chunk_len": 4, "trainer.gradient": "exact"}, 5),
+        ({"trainer.chunk_len": 4, "trainer.gradient": "truncated"}, 5),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
+)
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(trainer, tmp_path, mode, killed):
+    changes = {**DRAWING, "optimizer.lr": 1e-2, "trainer.steps": 7, **mode}
     whole = {**changes, "trainer.out": str(tmp_path / "whole")}
     fit(trainer(whole))
     broken = {**changes, "trainer.out": str(tmp_path / "broken")}
@@ -184,6 +197,18 @@ class TestDifferences:
     )
     def test_what_changes_no_number_is_none(self, trainer, saved, changes):
         assert self.resumed(trainer, saved, changes) == []
+
+    def test_an_option_younger_than_the_checkpoint_is_none_at_its_default(self, trainer, saved, monkeypatch):
+        def open_older(path):
+            run = open_run(path)
+            table = deepcopy(run.attributes["config"])
+            del table["trainer"]["chunk_len"]
+            return attrs.evolve(run, attributes={**run.attributes, "config": table})
+
+        monkeypatch.setattr(helix_train.resume, "open_run", open_older)
+        assert self.resumed(trainer, saved, {}) == []
+        note = "note: trainer.chunk_len was 0 in the checkpoint, is 4 now"
+        assert note in self.resumed(trainer, saved, {"trainer.chunk_len": 4})
 
     def test_another_environment_is_a_note_on_rounding(self, trainer, saved):
         n_threads = torch.get_num_threads()

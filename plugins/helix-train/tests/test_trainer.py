@@ -13,7 +13,7 @@ import torch
 
 import helix_train.trainer
 from helix_kernel.checkpoint import load
-from helix_kernel.errors import ArgumentError, HelixError
+from helix_kernel.errors import ArgumentError, ConfigError, HelixError
 from helix_train.config import TrainerConfig
 from helix_train.progress import Progress
 from helix_train.state import parameter_groups
@@ -196,6 +196,7 @@ class TestWrongArguments:
             ({"trainer.device": "abacus"}, "trainer.device is 'abacus', which is not available here"),
             ({"trainer.activation_checkpointing": True}, "Model has no set_activation_checkpointing"),
             ({"loss.reduction": "none"}, "loss.reduction is 'none'"),
+            ({"model.use": "stateless", "trainer.chunk_len": 2}, r"Stateless has no init_state\(\)"),
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
     )
@@ -209,6 +210,104 @@ class TestWrongArguments:
         config = trainer().config
         with pytest.raises(ArgumentError, match=r"trainer.precision is 'bf61'.*Did you mean 'bf16'"):
             Trainer(config=config, steps=1, precision="bf61")
+
+    def test_neither_is_a_gradient_that_does_not_exist(self, trainer):
+        config = trainer().config
+        with pytest.raises(ArgumentError, match=r"trainer.gradient is 'exakt'.*Did you mean 'exact'"):
+            Trainer(config=config, steps=1, gradient="exakt")
+
+    def test_blocks_are_not_recomputed_within_chunks(self, trainer):
+        changes = {"trainer.chunk_len": 2, "trainer.activation_checkpointing": True}
+        with pytest.raises(ConfigError, match="activation_checkpointing is true with"):
+            trainer(changes)
+        with pytest.raises(ArgumentError, match="leave one of them out"):
+            Trainer(config=trainer().config, steps=1, chunk_len=2, activation_checkpointing=True)
+
+
+class TestChunks:
+    """What the gradients are is for test_streaming; here, that the trainer takes them."""
+
+    def test_exact_gradients_train_as_whole_sequences_do(self, trainer, tmp_path):
+        found = []
+        for chunk_len in (0, 4):
+            trained = trainer(
+                {"trainer.chunk_len": chunk_len, "trainer.out": str(tmp_path / f"in-{chunk_len}")}
+            )
+            fit(trained)
+            found.append([(r["loss"], r["grad_norm"]) for r in records(trained.out)])
+        for whole, chunked in zip(*found, strict=True):
+            assert chunked == pytest.approx(whole, rel=1e-4)
+
+    def test_truncated_gradients_are_others(self, trainer, tmp_path):
+        norms = set()
+        for gradient in ("exact", "truncated"):
+            changes = {"trainer.gradient": gradient, "trainer.out": str(tmp_path / gradient)}
+            trained = trainer({"trainer.chunk_len": 2, "trainer.steps": 1, **changes})
+            fit(trained)
+            (record,) = records(trained.out)
+            norms.add(record["grad_norm"])
+        assert len(norms) == 2
+
+
+class TestBatches:
+    def test_a_mask_is_given_to_the_loss(self, trainer, monkeypatch):
+        import toy_lm
+
+        batch = toy_lm.Data.batch
+
+        def masked(self, *, seed, step):
+            made = batch(self, seed=seed, step=step)
+            made.mask = torch.arange(self.seq_len).expand(self.batch_size, -1) == 2
+            return made
+
+        monkeypatch.setattr(toy_lm.Data, "batch", masked)
+        trained = trainer({"trainer.steps": 1})
+        first = masked(trained.dataset, seed=0, step=0)
+        with torch.no_grad():
+            expected = torch.nn.functional.cross_entropy(
+                trained.model(first.inputs)[:, 2], first.targets[:, 2]
+            )
+        fit(trained)
+        (record,) = records(trained.out)
+        assert record["loss"] == pytest.approx(float(expected), rel=1e-6)
+
+    def test_targets_may_be_classes_of_whole_rows(self, trainer, monkeypatch):
+        import toy_lm
+
+        forward, batch = toy_lm.Model.forward, toy_lm.Data.batch
+
+        def one_class_a_row(self, *, seed, step):
+            made = batch(self, seed=seed, step=step)
+            made.targets = made.targets[:, -1]
+            return made
+
+        monkeypatch.setattr(toy_lm.Model, "forward", lambda self, ids: forward(self, ids).mean(dim=1))
+        monkeypatch.setattr(toy_lm.Data, "batch", one_class_a_row)
+        trained = trainer({"data.n_held_out": 0})
+        fit(trained)
+        losses = [record["loss"] for record in records(trained.out)]
+        assert losses[-1] < losses[0]
+
+    @pytest.mark.parametrize("chunk_len", [0, 4])
+    def test_what_the_model_adds_to_the_loss_is_minimised_and_recorded_apart(
+        self, trainer, monkeypatch, chunk_len
+    ):
+        import toy_lm
+
+        changes = {"trainer.steps": 1, "trainer.accumulate": 2, "trainer.chunk_len": chunk_len}
+        plain = trainer(changes)
+        weight = plain.model.head.weight.detach().clone()
+        fit(plain)
+        monkeypatch.setattr(
+            toy_lm.Model, "auxiliary_loss", lambda self: 3 * self.head.weight.square().sum(), raising=False
+        )
+        adding = trainer({**changes, "trainer.out": str(plain.out) + "-adding", "trainer.clip_norm": 0})
+        fit(adding)
+        (one,), (other,) = records(plain.out), records(adding.out)
+        assert "auxiliary_loss" not in one
+        assert other["loss"] == one["loss"]
+        assert other["auxiliary_loss"] == pytest.approx(3 * float(weight.square().sum()), rel=1e-5)
+        assert other["grad_norm"] > 2 * one["grad_norm"]
 
 
 def test_bf16_runs_the_forward_pass_in_bf16_and_keeps_weights_in_fp32(trainer):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import attrs
 
 from helix_kernel import option
+from helix_kernel.errors import ArgumentError
 
 
 @attrs.frozen(kw_only=True)
@@ -28,7 +29,27 @@ class TrainerConfig:
     accumulate: int = option(1, help="batches whose gradients are averaged for one step", ge=1)
     clip_norm: float = option(1.0, help="largest norm of the gradient; 0: no limit", ge=0)
     precision: Literal["fp32", "bf16"] = option("fp32", help="bf16 runs the forward pass under autocast")
+    chunk_len: int = option(
+        0, help="tokens run at a time, with the model's state carried on; 0: whole sequences at once", ge=0
+    )
+    gradient: Literal["truncated", "exact"] = option(
+        "exact",
+        help="what passes backwards through the borders between chunks: truncated, nothing; exact, the "
+        "gradient of the whole sequence, for one more forward pass",
+    )
     activation_checkpointing: bool = option(
         False, help="recompute blocks in the backward pass instead of keeping their activations"
     )
     device: str = option("auto", help="auto: the accelerator if there is one, else cpu")
+
+    def __attrs_post_init__(self) -> None:
+        check_recomputation(self.chunk_len, activation_checkpointing=self.activation_checkpointing)
+
+
+def check_recomputation(chunk_len: int, *, activation_checkpointing: bool) -> None:
+    """Raise `ArgumentError` where blocks would be recomputed within chunks, which extend() does not do."""
+    if chunk_len and activation_checkpointing:
+        raise ArgumentError(
+            f"trainer.activation_checkpointing is true with trainer.chunk_len={chunk_len}, which holds one "
+            "chunk's activations already; leave one of them out"
+        )

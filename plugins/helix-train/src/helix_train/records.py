@@ -45,7 +45,16 @@ class Recorder:
         self._step = step
         self._clock = time.perf_counter()
 
-    def training(self, *, step: int, loss: float, norm: float, rate: float, n_tokens: int) -> Update:
+    def training(
+        self,
+        *,
+        step: int,
+        loss: float,
+        norm: float,
+        rate: float,
+        n_tokens: int,
+        auxiliary: float | None = None,
+    ) -> Update:
         """Record a training step.
 
         Args:
@@ -54,11 +63,19 @@ class Recorder:
             norm: Norm of the gradient before clipping.
             rate: Learning rate of the first parameter group.
             n_tokens: Tokens in a step.
+            auxiliary: What the model itself added to the loss, if it does.
         """
         now = time.perf_counter()
         tokens_per_second = (step - self._step) * n_tokens / (now - self._clock)
         bits = loss / math.log(2) if self._in_bits else None
-        known = {"step": step, "loss": loss, "bits_per_byte": bits, "grad_norm": norm, "lr": rate}
+        known = {
+            "step": step,
+            "loss": loss,
+            "auxiliary_loss": auxiliary,
+            "bits_per_byte": bits,
+            "grad_norm": norm,
+            "lr": rate,
+        }
         self._metrics.write(_line({key: value for key, value in known.items() if value is not None}))
         timing = {"step": step, "seconds": now - self._clock, "tokens_per_second": tokens_per_second}
         self._timing.write(_line(timing))

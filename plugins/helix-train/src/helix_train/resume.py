@@ -93,8 +93,9 @@ def find_start(out: Path, resume: bool | str) -> Start | None:  # noqa: FBT001 -
         )
     newest = resume in (True, "auto")
     run = open_run(out if newest else str(resume))
-    run.config()
-    start = Start(checkpoint=run.path, attributes=run.attributes)
+    # Frozen anew, so that an option that is younger than the checkpoint has its default there.
+    saved_config = run.config().to_dict()
+    start = Start(checkpoint=run.path, attributes={**run.attributes, "config": saved_config})
     if not newest:
         _refuse_later(own, start.step)
     return start

@@ -6,7 +6,7 @@ import math
 import platform
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import attrs
 import torch
@@ -17,12 +17,15 @@ from helix_kernel.checkpoint import CheckpointManager
 from helix_kernel.errors import ArgumentError, HelixError, did_you_mean
 from helix_kernel.hooks import API_VERSION
 from helix_kernel.nesting import nest
+from helix_train.config import check_recomputation
 from helix_train.device import choose_device
 from helix_train.evaluation import Evaluation, evaluate
+from helix_train.objective import Examples, Losses, Objective, add_up
 from helix_train.plot import draw_loss_curve
 from helix_train.records import Recorder, read_records
 from helix_train.resume import Start, find_start, restore
 from helix_train.state import kept_rngs, optimizer_state, parameter_groups, rng_state, seed_rngs
+from helix_train.streaming import Gradient, backward_in_chunks, check_streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,12 +74,15 @@ class Trainer:
         accumulate: Batches whose gradients are averaged for one step.
         clip_norm: Largest norm of the gradient; 0: no limit.
         precision: "fp32", or "bf16" for a forward pass under autocast.
+        chunk_len: Tokens run at a time, with the model's state carried on; 0: whole sequences at once.
+        gradient: What passes backwards through the borders between chunks: "truncated", nothing;
+            "exact", the gradient of the whole sequence.
         activation_checkpointing: Recompute blocks in the backward pass.
         device: "auto", or a device's name.
 
     Raises:
-        ArgumentError: The device or precision does not exist, the model cannot recompute its blocks,
-            or the loss gives more than one number.
+        ArgumentError: The device, precision or gradient does not exist, the model cannot stream or
+            recompute its blocks as is asked, or the loss gives more than one number.
         InputError: What `find_start` raises about `resume` and `out`.
     """
 
@@ -95,6 +101,8 @@ class Trainer:
         accumulate: int = 1,
         clip_norm: float = 1.0,
         precision: str = "fp32",
+        chunk_len: int = 0,
+        gradient: Gradient = "exact",
         activation_checkpointing: bool = False,
         device: str = "auto",
     ) -> None:
@@ -109,6 +117,10 @@ class Trainer:
         self.accumulate = accumulate
         self.clip_norm = clip_norm
         self.precision = _one_of("trainer.precision", precision, PRECISIONS)
+        self.chunk_len = chunk_len
+        self.gradient = gradient
+        _one_of("trainer.gradient", gradient, get_args(Gradient))
+        check_recomputation(chunk_len, activation_checkpointing=activation_checkpointing)
         self.device = choose_device(device)
         self.start: Start | None = find_start(self.out, resume)
         self._build(activation_checkpointing=activation_checkpointing)
@@ -132,7 +144,8 @@ class Trainer:
             evaluation = None
             while self.step < self.steps:
                 rate = self._set_learning_rate()
-                loss = float(self._accumulate_gradients())
+                losses = self._accumulate_gradients()
+                loss = float(losses.total)
                 norm = float(clip_grad_norm_(self.model.parameters(), self.clip_norm or math.inf))
                 if not (math.isfinite(loss) and math.isfinite(norm)):
                     self._stop(f"loss is {loss} and the gradient's norm {norm}")
@@ -140,7 +153,7 @@ class Trainer:
                 self.optimizer.zero_grad(set_to_none=True)
                 self.step += 1
                 if self._is_due(self.log_every):
-                    self._record(loss, norm, rate)
+                    self._record(losses, norm, rate)
                 evaluation = self._validate() if self._is_due(self.validate_every) else None
                 if self._is_due(self.checkpoint_every):
                     self._checkpoint = self._save()
@@ -154,8 +167,11 @@ class Trainer:
         self.model = kernel.build("layer", config["model"]).to(self.device)
         if activation_checkpointing:
             _recompute_blocks(self.model)
+        if self.chunk_len:
+            check_streams(self.model)
         _require_one_number(config["loss"])
         self.loss = kernel.build("loss", config["loss"]).to(self.device)
+        self.objective = Objective(model=self.model, loss=self.loss, precision=self._autocast)
         self.optimizer = kernel.build("optimizer", config["optimizer"], params=parameter_groups(self.model))
         self.schedule = kernel.build("schedule", config["schedule"], total_steps=self.steps)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -209,17 +225,18 @@ class Trainer:
             group["lr"] = base * factor
         return float(self._base_rates[0]) * factor
 
-    def _accumulate_gradients(self) -> torch.Tensor:
-        total = torch.zeros((), device=self.device)
-        for micro_step in range(self.step * self.accumulate, (self.step + 1) * self.accumulate):
-            batch = self.dataset.batch(seed=self.seed, step=micro_step)
-            inputs, targets = batch.inputs.to(self.device), batch.targets.to(self.device)
-            with self._autocast():
-                prediction = self.model(inputs)
-            loss = self.loss(prediction.float(), targets) / self.accumulate
-            loss.backward()
-            total += loss.detach()
-        return total
+    def _accumulate_gradients(self) -> Losses:
+        first = self.step * self.accumulate
+        return add_up(self._backward(micro_step) for micro_step in range(first, first + self.accumulate))
+
+    def _backward(self, micro_step: int) -> Losses:
+        batch = self.dataset.batch(seed=self.seed, step=micro_step)
+        examples, weight = Examples.of(batch, self.device), 1 / self.accumulate
+        if not self.chunk_len:
+            return self.objective.backward(examples, weight=weight)
+        return backward_in_chunks(
+            self.objective, examples, chunk_len=self.chunk_len, gradient=self.gradient, weight=weight
+        )
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.precision == "bf16":
@@ -229,11 +246,17 @@ class Trainer:
     def _is_due(self, every: int) -> bool:
         return every > 0 and (self.step % every == 0 or self.step == self.steps)
 
-    def _record(self, loss: float, norm: float, rate: float) -> None:
+    def _record(self, losses: Losses, norm: float, rate: float) -> None:
         n_tokens = self.accumulate * self.dataset.batch_size * self.dataset.seq_len
-        self._progress.update(
-            self._recorder.training(step=self.step, loss=loss, norm=norm, rate=rate, n_tokens=n_tokens)
+        update = self._recorder.training(
+            step=self.step,
+            loss=float(losses.task),
+            auxiliary=None if losses.auxiliary is None else float(losses.auxiliary),
+            norm=norm,
+            rate=rate,
+            n_tokens=n_tokens,
         )
+        self._progress.update(update)
 
     def _stop(self, what: str) -> NoReturn:
         rate = self.optimizer.param_groups[0]["lr"]

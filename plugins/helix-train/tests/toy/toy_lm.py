@@ -44,6 +44,17 @@ class Noisy(Model):
         return super().forward(ids)
 
 
+class Stateless(torch.nn.Module):
+    """Looks at one byte at a time, and so keeps nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(256, 256)
+
+    def forward(self, ids):
+        return self.embedding(ids)
+
+
 class Data:
     """Random bytes of few values; `draws` adds what the global generators give."""
 
@@ -93,6 +104,7 @@ def helix_layers():
     return [
         Component(name="toy", target=f"{__name__}:Model"),
         Component(name="noisy", target=f"{__name__}:Noisy"),
+        Component(name="stateless", target=f"{__name__}:Stateless"),
         Component(name="linear", target="torch.nn:Linear"),
     ]
 

@@ -1,0 +1,124 @@
+"""What a step minimises: the loss of a batch's predictions, and what the model itself adds to it."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
+
+    from torch import Tensor
+
+
+@attrs.frozen(kw_only=True)
+class Losses:
+    """The parts of what is minimised, which is their sum.
+
+    Args:
+        task: The loss of the predictions, a scalar.
+        auxiliary: What the model adds, such as a router's balance loss, a scalar; None for nothing.
+    """
+
+    task: Tensor
+    auxiliary: Tensor | None = None
+
+    @property
+    def total(self) -> Tensor:
+        """Their sum, a scalar."""
+        return self.task if self.auxiliary is None else self.task + self.auxiliary
+
+    def scaled(self, factor: float) -> Losses:
+        """Return each part times a factor."""
+        return self._map(lambda part: part * factor)
+
+    def detach(self) -> Losses:
+        """Return the values without the graph that made them."""
+        return self._map(torch.Tensor.detach)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Losses:
+        return Losses(
+            task=change(self.task), auxiliary=None if self.auxiliary is None else change(self.auxiliary)
+        )
+
+
+def add_up(parts: Iterable[Losses]) -> Losses:
+    """Return the sums of the parts; at least one is needed."""
+    parts = list(parts)
+    auxiliary = [part.auxiliary for part in parts if part.auxiliary is not None]
+    return Losses(
+        task=torch.stack([part.task for part in parts]).sum(),
+        auxiliary=torch.stack(auxiliary).sum() if auxiliary else None,
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Examples:
+    """A batch on the device that it is trained on.
+
+    Args:
+        inputs: What the model is given, (B, L).
+        targets: What the loss compares its output with: (B, L), or (B,) for classes of whole rows.
+        mask: Which targets count, bool, in the targets' shape; None for all.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    mask: Tensor | None = None
+
+    @classmethod
+    def of(cls, batch: Any, device: torch.device) -> Examples:
+        """Take a dataset's batch, which has ``inputs``, ``targets`` and perhaps ``mask``, to a device."""
+        mask = getattr(batch, "mask", None)
+        return cls(
+            inputs=batch.inputs.to(device),
+            targets=batch.targets.to(device),
+            mask=None if mask is None else mask.to(device),
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Objective:
+    """A model and the loss that it is trained by.
+
+    Args:
+        model: From inputs (B, L) to a prediction. Where it has a method ``auxiliary_loss()``, that gives
+            what its last run adds to the loss, a scalar, or None.
+        loss: ``loss(prediction, target)``, with ``mask=`` where a batch has one; gives a scalar.
+        precision: Makes the context that the model runs in, such as autocast.
+    """
+
+    model: Any
+    loss: Any
+    precision: Callable[[], AbstractContextManager[object]] = nullcontext
+
+    def backward(self, examples: Examples, *, weight: float = 1.0) -> Losses:
+        """Add the gradients of the loss of whole sequences to those of the parameters.
+
+        Args:
+            examples: What to learn from.
+            weight: Factor of the loss.
+
+        Returns:
+            The weighted losses.
+        """
+        with self.precision():
+            prediction = self.model(examples.inputs)
+        losses = self.measure(prediction, examples).scaled(weight)
+        losses.total.backward()  # type: ignore[no-untyped-call]  # torch's own stub lacks its types
+        return losses.detach()
+
+    def measure(self, prediction: Tensor, examples: Examples) -> Losses:
+        """Return the losses of a prediction that the model has just made."""
+        # A loss is summed in float32 at least.
+        prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))
+        masked = {} if examples.mask is None else {"mask": examples.mask}
+        auxiliary = getattr(self.model, "auxiliary_loss", None)
+        return Losses(
+            task=self.loss(prediction, examples.targets, **masked),
+            auxiliary=None if auxiliary is None else auxiliary(),
+        )
