@@ -17,7 +17,13 @@ COMPONENTS = {
         "cuda-triton": "helix-cuda",
         "torch-chunked": "helix-ssm",
     },
-    "command": {"eval": "helix-train", "generate": "helix-train", "train": "helix-train"},
+    "command": {
+        "eval": "helix-train",
+        "export": "helix-ssm",
+        "generate": "helix-train",
+        "import": "helix-ssm",
+        "train": "helix-train",
+    },
     "dataset": {"text-bytes": "helix-data"},
     "layer": dict.fromkeys(
         ("hyena", "language-model", "linear", "mamba", "mlp", "rms-norm", "s4d"), "helix-ssm"

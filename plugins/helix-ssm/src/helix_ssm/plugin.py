@@ -102,3 +102,20 @@ def helix_backends() -> list[Component]:
             summary="Ops in plain PyTorch, in chunks that fit the cache, on any device",
         ),
     ]
+
+
+@helix_kernel.hookimpl
+def helix_commands() -> list[Component]:
+    """Return the commands."""
+    return [
+        Component(
+            name="import",
+            target="helix_ssm.commands.import_:import_",
+            summary="Read another library's model: helix import hf DIRECTORY --out RUN",
+        ),
+        Component(
+            name="export",
+            target="helix_ssm.commands.export:export",
+            summary="Write a model for another library: helix export hf RUN --out DIRECTORY",
+        ),
+    ]

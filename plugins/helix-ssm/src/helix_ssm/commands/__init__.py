@@ -1,0 +1,1 @@
+"""The commands that helix-ssm brings to `helix`."""
