@@ -35,6 +35,12 @@ def helix_layers() -> list[Component]:
             summary="Selective state-space layer (Gu and Dao 2023)",
         ),
         Component(
+            name="s4",
+            target="helix_ssm.layers.s4:S4",
+            config="helix_ssm.config.state_space:S4Config",
+            summary="Structured state-space layer that begins as HiPPO-LegS (Gu et al. 2021)",
+        ),
+        Component(
             name="s4d",
             target="helix_ssm.layers.s4d:S4D",
             config="helix_ssm.config.state_space:S4DConfig",

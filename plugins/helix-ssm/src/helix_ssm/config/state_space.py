@@ -26,6 +26,16 @@ class MambaConfig:
 
 
 @attrs.frozen(kw_only=True)
+class S4Config:
+    """The structured state-space layer of Gu et al. (2021)."""
+
+    d_model: int = option(help=D_MODEL, ge=1)
+    d_state: int = option(64, help="Real states for each channel, even", ge=1)
+    dt_min: float = option(1e-3, help="Smallest initial step size", gt=0)
+    dt_max: float = option(0.1, help="Largest initial step size", gt=0)
+
+
+@attrs.frozen(kw_only=True)
 class S4DConfig:
     """The diagonal state-space layer of Gu et al. (2022)."""
 
