@@ -26,7 +26,7 @@ COMPONENTS = {
     },
     "dataset": {"text-bytes": "helix-data"},
     "layer": dict.fromkeys(
-        ("hyena", "language-model", "linear", "mamba", "mlp", "rms-norm", "s4", "s4d"), "helix-ssm"
+        ("attention", "hyena", "language-model", "linear", "mamba", "mlp", "rms-norm", "s4", "s4d"), "helix-ssm"
     ),
     "loss": dict.fromkeys(
         ("bce-with-logits", "cross-entropy", "focal", "l1", "mse", "smooth-l1"), "helix-train"

@@ -329,6 +329,7 @@ class LayerSuite:
     def _prepare_stateful(self, layer: nn.Module, dtype: str = "float64") -> tuple[Any, Tensor]:
         if not hasattr(layer, "init_state"):
             pytest.skip("the layer keeps no state")
+        _skip_unless_causal(layer)
         return self._prepare(layer, dtype)
 
     def _assert_close(self, actual: Tensor, expected: Tensor, message: str, dtype: str = "") -> None:

@@ -53,6 +53,12 @@ def helix_layers() -> list[Component]:
             summary="Gated long convolutions with implicit filters (Poli et al. 2023)",
         ),
         Component(
+            name="attention",
+            target="helix_ssm.layers.attention:Attention",
+            config="helix_ssm.config.attention:AttentionConfig",
+            summary="Softmax attention with grouped queries, rotary positions, sliding window and KV cache",
+        ),
+        Component(
             name="language-model",
             target="helix_ssm.layers.language_model:LanguageModel",
             config="helix_ssm.config.models:LanguageModelConfig",

@@ -56,8 +56,13 @@ def without_weight_decay(parameter: nn.Parameter) -> nn.Parameter:
 
 
 def is_stateful(layer: nn.Module) -> bool:
-    """Whether the layer keeps a state. One that keeps none treats each position on its own."""
-    return hasattr(layer, "init_state")
+    """Whether the layer keeps a state. A causal one that keeps none treats each position on its own."""
+    return hasattr(layer, "init_state") and not looks_ahead(layer)
+
+
+def looks_ahead(layer: nn.Module) -> bool:
+    """Whether tokens depend on later ones: the layer's ``causal`` is False. Such a layer keeps no state."""
+    return not getattr(layer, "causal", True)
 
 
 def init_state(
@@ -67,7 +72,12 @@ def init_state(
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> State:
-    """Return the layer's initial state, `()` for a layer that keeps none."""
+    """Return the layer's initial state, `()` for a layer that keeps none.
+
+    Raises:
+        ArgumentError: The layer looks ahead.
+    """
+    _check_causal(layer)
     if not is_stateful(layer):
         return ()
     return cast("StatefulLayer", layer).init_state(batch_size, device=device, dtype=dtype)
@@ -75,7 +85,7 @@ def init_state(
 
 def forward(layer: nn.Module, x: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
     """Run the layer on whole sequences x (B, L, D), or on sequences packed into one row (1, T, D)."""
-    if cu_seqlens is None or not is_stateful(layer):
+    if cu_seqlens is None or not (is_stateful(layer) or looks_ahead(layer)):
         return cast("Tensor", layer(x))
     if packs(layer):
         return cast("Tensor", layer(x, cu_seqlens=cu_seqlens))
@@ -86,6 +96,7 @@ def extend(
     layer: nn.Module, x: Tensor, state: State, cu_seqlens: Tensor | None = None
 ) -> tuple[Tensor, State]:
     """Run the layer on a chunk x (B, L, D) that follows `state`, or on packed chunks (1, T, D)."""
+    _check_causal(layer)
     if not is_stateful(layer):
         return layer(x), state
     stateful = cast("StatefulLayer", layer)
@@ -111,11 +122,13 @@ def packs(layer: nn.Module) -> bool:
 def join(states: Sequence[State]) -> State:
     """Return one state whose rows are those of the given ones, in order.
 
+    A class of state that can join rows of unequal lengths has a static method ``join_rows``.
+
     Raises:
         ArgumentError: The states grow with what their rows have seen, and the rows have seen unequally much.
     """
     try:
-        return tree_map(lambda *rows: torch.cat(rows), *states)
+        return tree_map(_join, *states, is_leaf=_joins_itself)
     except (RuntimeError, ValueError) as error:
         raise ArgumentError(
             "these states cannot be joined: their rows have seen unequally many tokens, and the layer's "
@@ -125,6 +138,7 @@ def join(states: Sequence[State]) -> State:
 
 def step(layer: nn.Module, x_t: Tensor, state: State) -> tuple[Tensor, State]:
     """Run the layer on one token x_t (B, D) that follows `state`."""
+    _check_causal(layer)
     if not is_stateful(layer):
         return layer(x_t.unsqueeze(1)).squeeze(1), state
     return cast("StatefulLayer", layer).step(x_t, state)
@@ -153,3 +167,18 @@ def at_least_float32(x: Tensor) -> Tensor:
 def full_precision(like: Tensor) -> torch.autocast:
     """Return a context in which autocast leaves `like`'s device alone, for sums that bfloat16 would spoil."""
     return torch.autocast(like.device.type, enabled=False)
+
+
+def _join(*rows: Any) -> State:
+    return type(rows[0]).join_rows(rows) if _joins_itself(rows[0]) else torch.cat(rows)
+
+
+def _joins_itself(state: State) -> bool:
+    return hasattr(type(state), "join_rows")
+
+
+def _check_causal(layer: nn.Module) -> None:
+    if looks_ahead(layer):
+        raise ArgumentError(
+            f"{type(layer).__name__} looks ahead, so that no state can be kept: allowed are causal layers"
+        )
