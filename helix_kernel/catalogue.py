@@ -32,7 +32,15 @@ COMPONENTS = {
         ("bce-with-logits", "cross-entropy", "focal", "l1", "mse", "smooth-l1"), "helix-train"
     ),
     "op": dict.fromkeys(
-        ("causal_conv1d", "diagonal_scan", "gated_delta_rule", "long_conv", "rms_norm", "selective_scan"),
+        (
+            "causal_conv1d",
+            "diagonal_scan",
+            "gated_delta_rule",
+            "long_conv",
+            "rms_norm",
+            "selective_scan",
+            "ssd_scan",
+        ),
         "helix-ssm",
     ),
     "optimizer": dict.fromkeys(("adam", "adamw", "lion", "rmsprop", "sgd"), "helix-train"),

@@ -77,6 +77,11 @@ def helix_ops() -> list[Component]:
             summary="Linear recurrence whose step, input and output depend on the token",
         ),
         Component(
+            name="ssd_scan",
+            target="helix_ssm.ops.ssd_scan:contract",
+            summary="Selective scan of heads that each decay by one number (state-space duality)",
+        ),
+        Component(
             name="causal_conv1d",
             target="helix_ssm.ops.causal_conv1d:contract",
             summary="Short depthwise causal convolution with an optional SiLU",

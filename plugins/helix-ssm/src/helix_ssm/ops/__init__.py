@@ -9,5 +9,14 @@ from helix_ssm.ops.gated_delta_rule import gated_delta_rule
 from helix_ssm.ops.long_conv import long_conv
 from helix_ssm.ops.rms_norm import rms_norm
 from helix_ssm.ops.selective_scan import selective_scan
+from helix_ssm.ops.ssd_scan import ssd_scan
 
-__all__ = ["causal_conv1d", "diagonal_scan", "gated_delta_rule", "long_conv", "rms_norm", "selective_scan"]
+__all__ = [
+    "causal_conv1d",
+    "diagonal_scan",
+    "gated_delta_rule",
+    "long_conv",
+    "rms_norm",
+    "selective_scan",
+    "ssd_scan",
+]

@@ -12,6 +12,7 @@ from helix_ssm.ops.chunked.gated_delta_rule import gated_delta_rule, gated_delta
 from helix_ssm.ops.chunked.long_conv import long_conv, long_conv_backward
 from helix_ssm.ops.chunked.rms_norm import rms_norm, rms_norm_backward
 from helix_ssm.ops.chunked.selective_scan import selective_scan, selective_scan_backward
+from helix_ssm.ops.chunked.ssd_scan import ssd_scan, ssd_scan_backward
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,6 +31,8 @@ _OPS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "rms_norm_backward": rms_norm_backward,
         "selective_scan": selective_scan,
         "selective_scan_backward": selective_scan_backward,
+        "ssd_scan": ssd_scan,
+        "ssd_scan_backward": ssd_scan_backward,
     }
 )
 
