@@ -14,6 +14,7 @@ import toy_lm
 
 from helix_kernel.cli import main
 from helix_kernel.restore import open_model
+from helix_train.evaluation import evaluate_stream
 from helix_train.generation import generate_bytes
 
 
@@ -167,7 +168,34 @@ class TestEval:
         monkeypatch.setattr(toy_lm.Data, "held_out", lambda self: self._held_out[:0])
         code, _, err = helix("eval", run)
         assert code == 2
-        assert "held_out has 0 bytes" in err
+        assert "its data hold nothing out; set data.validation_fraction above 0" in err
+
+    def test_stream_reads_all_in_one_pass(self, helix, run, monkeypatch):
+        lengths = []
+        extend = toy_lm.Model.extend
+        monkeypatch.setattr(
+            toy_lm.Model, "extend", lambda self, ids, s: lengths.append(ids.shape[1]) or extend(self, ids, s)
+        )
+        _, out, _ = helix("eval", run, "--stream", "--chunk-len", 16, "--json")
+        found, held_out = json.loads(out), toy_lm.Data().held_out()
+        assert lengths == [16, 16, 7]
+        assert found["bytes"] == 39
+        expected = evaluate_stream(open_model(run).model, held_out, chunk_len=39)
+        assert found["bits_per_byte"] == pytest.approx(expected.bits_per_byte, rel=1e-6)
+        _, out, _ = helix("eval", run, "--stream", "--json")
+        assert json.loads(out)["bits_per_byte"] == pytest.approx(expected.bits_per_byte, rel=1e-6)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--chunk-len", 16], "--chunk-len 16 is for --stream"),
+            (["--stream", "--chunk-len", 0], "--chunk-len is 0, allowed is >= 1"),
+        ],
+    )
+    def test_wrong_options_are_said(self, helix, run, options, message):
+        code, out, err = helix("eval", run, *options)
+        assert (code, out) == (2, b"")
+        assert message in err
 
 
 class TestGenerate:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helix_kernel.errors import ArgumentError
-from helix_train.evaluation import Evaluation, _batches, evaluate
+from helix_train.evaluation import Evaluation, _batches, evaluate, evaluate_dataset, evaluate_stream
 
 
 class Watcher(torch.nn.Module):
@@ -27,6 +27,12 @@ class Watcher(torch.nn.Module):
         self.shapes.append(tuple(ids.shape))
         self.modes.append((self.training, torch.is_inference_mode_enabled()))
         return self.weight.expand(*ids.shape, 256)
+
+    def init_state(self, batch_size, *, device=None):
+        return ()
+
+    def extend(self, ids, state):
+        return self(ids), state
 
 
 def held_out(n_bytes):
@@ -68,10 +74,31 @@ def test_a_single_window_equals_a_forward_pass():
     assert evaluate(model, data, seq_len=64, batch_size=2).loss == pytest.approx(float(expected), rel=1e-6)
 
 
+@pytest.mark.parametrize("chunk_len", [1, 7, 28, 29, 30, 100])
+def test_a_stream_predicts_each_byte_from_everything_before_it(chunk_len):
+    torch.manual_seed(0)
+    model, data = toy_lm.Model(), held_out(30)
+    expected = evaluate(model, data, seq_len=29, batch_size=1)
+    found = evaluate_stream(model, data, chunk_len=chunk_len)
+    assert found.n_bytes == expected.n_bytes == 29
+    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+    # A window shorter than the text forgets, so that the two could be told apart.
+    assert evaluate(model, data, seq_len=6, batch_size=1).loss != pytest.approx(expected.loss, rel=1e-3)
+
+
+def test_a_stream_holds_no_more_than_a_chunk():
+    model, lengths = toy_lm.Model(), []
+    model.head.register_forward_hook(lambda module, inputs, logits: lengths.append(logits.shape[:2]))
+    evaluate_stream(model, held_out(30), chunk_len=12)
+    assert lengths == [(1, 12), (1, 12), (1, 5)]
+
+
 @pytest.mark.parametrize("training", [True, False])
-def test_the_model_is_in_evaluation_mode_meanwhile_and_not_after(training):
+@pytest.mark.parametrize("way", [evaluate, evaluate_stream])
+def test_the_model_is_in_evaluation_mode_meanwhile_and_not_after(way, training):
     model = Watcher().train(training)
-    evaluate(model, held_out(40), seq_len=8, batch_size=2)
+    sizes = {"seq_len": 8, "batch_size": 2} if way is evaluate else {"chunk_len": 8}
+    way(model, held_out(40), **sizes)
     assert set(model.modes) == {(False, True)}
     assert model.training == training
 
@@ -99,3 +126,20 @@ def test_bits_are_nats_over_log_two():
 def test_what_cannot_be_evaluated_is_said(n_bytes, seq_len, batch_size, message):
     with pytest.raises(ArgumentError, match=message):
         evaluate(Watcher(), held_out(n_bytes), seq_len=seq_len, batch_size=batch_size)
+
+
+@pytest.mark.parametrize(
+    ("model", "n_bytes", "chunk_len", "message"),
+    [
+        (Watcher, 1, 8, "held_out has 1 bytes"),
+        (Watcher, 9, 0, "chunk_len is 0, allowed is >= 1"),
+        (toy_lm.Stateless, 9, 8, r"Stateless has no init_state\(\).*windows \(without --stream\)"),
+    ],
+)
+def test_what_cannot_be_streamed_is_said(model, n_bytes, chunk_len, message):
+    with pytest.raises(ArgumentError, match=message):
+        evaluate_stream(model(), held_out(n_bytes), chunk_len=chunk_len)
+
+
+def test_a_dataset_that_holds_nothing_out_has_no_evaluation():
+    assert evaluate_dataset(Watcher(), toy_lm.Data(n_held_out=1)) is None

@@ -37,21 +37,37 @@ def train(file: str, /, *overrides: str, json: bool = False) -> None:
     )
 
 
-def evaluate(checkpoint: str, /, *, baselines: bool = False, json: bool = False) -> None:
+def evaluate(
+    checkpoint: str,
+    /,
+    *,
+    stream: bool = False,
+    chunk_len: int | None = None,
+    baselines: bool = False,
+    json: bool = False,
+) -> None:
     """Measure a checkpoint's model on the held-out part of its data.
 
     Args:
         checkpoint: A checkpoint, or a run's directory (its newest good checkpoint).
+        stream: Read it in one pass, each byte predicted from everything before it, instead of in
+            windows.
+        chunk_len: Bytes read at a time with --stream (4096 if left out).
         baselines: Compress the same bytes with general compressors too, primed with the
             training part.
         json: Print one JSON object.
     """
-    from helix_train.evaluation import evaluate as measure
+    from helix_train.evaluation import evaluate_dataset
 
+    chunk_len = _chunk_len(chunk_len, stream=stream)
     opened = _open(checkpoint)
     config = opened.run.config(["data"])
     dataset = config.kernel.build("dataset", config["data"])
-    found = measure(opened.model, dataset.held_out(), seq_len=dataset.seq_len, batch_size=dataset.batch_size)
+    found = evaluate_dataset(opened.model, dataset, chunk_len=chunk_len)
+    if found is None:
+        raise InputError(
+            f"{opened.run.path}: its data hold nothing out; set data.validation_fraction above 0"
+        )
     results = {
         "checkpoint": str(opened.run.path),
         "step": opened.run.attributes["step"],
@@ -99,6 +115,18 @@ def generate(
         sys.stdout.buffer.write(bytes([byte]))
         sys.stdout.buffer.flush()
     sys.stdout.buffer.write(b"\n")
+
+
+def _chunk_len(given: int | None, *, stream: bool) -> int:
+    """Return how many bytes to read at a time, or 0 for windows."""
+    if not stream:
+        if given is not None:
+            raise InputError(f"--chunk-len {given} is for --stream; give both, or neither")
+        return 0
+    chunk_len = 4096 if given is None else given
+    if chunk_len < 1:
+        raise InputError(f"--chunk-len is {chunk_len}, allowed is >= 1")
+    return chunk_len
 
 
 def _open(checkpoint: str) -> OpenedModel:

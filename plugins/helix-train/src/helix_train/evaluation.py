@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from helix_kernel.errors import ArgumentError
+from helix_train.streaming import check_streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +38,28 @@ class Evaluation:
         return self.loss / math.log(2)
 
 
+def evaluate_dataset(model: torch.nn.Module, dataset: Any, *, chunk_len: int = 0) -> Evaluation | None:
+    """Measure a model on what a dataset holds out.
+
+    Args:
+        model: From ids (B, L) int64 to logits (B, L, V).
+        dataset: Has ``held_out()``, ``seq_len`` and ``batch_size``.
+        chunk_len: Read all in one pass, so many bytes at a time; 0: in windows of the dataset's.
+
+    Returns:
+        None where nothing is held out.
+
+    Raises:
+        ArgumentError: The model cannot do it.
+    """
+    held_out = dataset.held_out()
+    if len(held_out) < 2:
+        return None
+    if chunk_len:
+        return evaluate_stream(model, held_out, chunk_len=chunk_len)
+    return evaluate(model, held_out, seq_len=dataset.seq_len, batch_size=dataset.batch_size)
+
+
 def evaluate(
     model: torch.nn.Module, held_out: NDArray[np.uint8], *, seq_len: int, batch_size: int
 ) -> Evaluation:
@@ -53,28 +77,71 @@ def evaluate(
     Raises:
         ArgumentError: A number is out of range, or there is no byte to predict.
     """
-    _check(len(held_out), seq_len, batch_size)
-    device = next(model.parameters()).device
+    _check(len(held_out), seq_len=seq_len, batch_size=batch_size)
     total, count = 0.0, 0
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
+    with _measuring(model) as device:
         for ids, targets, scored in _batches(held_out, seq_len, batch_size):
-            logits = model(ids.to(device)).float()
-            losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten().to(device), reduction="none")
-            total += float(losses.cpu().double()[scored.flatten()].sum())
+            losses = _losses(model(ids.to(device)), targets)
+            total += float(losses[scored].sum())
             count += int(scored.sum())
-    model.train(was_training)
     return Evaluation(total / count, count)
 
 
-def _check(n_bytes: int, seq_len: int, batch_size: int) -> None:
+def evaluate_stream(model: Any, held_out: NDArray[np.uint8], *, chunk_len: int) -> Evaluation:
+    """Predict every held-out byte but the first from everything before it, in one pass.
+
+    The model's state goes from chunk to chunk, so memory grows with neither the bytes nor, where the
+    state does not, the context.
+
+    Args:
+        model: From ids (B, L) int64 to logits (B, L, V), with ``init_state`` and ``extend``.
+        held_out: Bytes (n,), uint8, at least 2.
+        chunk_len: Bytes read at a time; changes no result but for rounding.
+
+    Raises:
+        ArgumentError: The model cannot stream, the number is out of range, or there is no byte to
+            predict.
+    """
+    check_streams(model, instead="windows (without --stream)")
+    _check(len(held_out), chunk_len=chunk_len)
+    n_targets = len(held_out) - 1
+    total = 0.0
+    with _measuring(model) as device:
+        state = model.init_state(1, device=device)
+        for start in range(0, n_targets, chunk_len):
+            chunk = held_out[start : min(start + chunk_len, n_targets) + 1].astype(np.int64)
+            ids = torch.from_numpy(chunk).unsqueeze(0)
+            logits, state = model.extend(ids[:, :-1].to(device), state)
+            total += float(_losses(logits, ids[:, 1:]).sum())
+    return Evaluation(total / n_targets, n_targets)
+
+
+@contextmanager
+def _measuring(model: torch.nn.Module) -> Iterator[torch.device]:
+    """Hold the model in evaluation mode without gradients; gives its device."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield next(model.parameters()).device
+    finally:
+        model.train(was_training)
+
+
+def _losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the loss of each target (B, L) in nats, as float64 on the CPU."""
+    flat = targets.flatten().to(logits.device)
+    losses = F.cross_entropy(logits.flatten(0, 1).float(), flat, reduction="none")
+    return losses.cpu().double().view(targets.shape)
+
+
+def _check(n_bytes: int, **sizes: int) -> None:
     if n_bytes < 2:
         raise ArgumentError(
             f"held_out has {n_bytes} bytes, and 2 are the fewest of which one can be predicted; "
             "let the data hold out more (data.validation_fraction)"
         )
-    for name, value in (("seq_len", seq_len), ("batch_size", batch_size)):
+    for name, value in sizes.items():
         if value < 1:
             raise ArgumentError(f"{name} is {value}, allowed is >= 1")
 

@@ -64,7 +64,7 @@ def backward_in_chunks(
         ArgumentError: The model cannot stream, the targets have no time axis, or another argument does
             not fit.
     """
-    check_streams(objective.model)
+    check_streams(objective.model, instead="whole sequences (trainer.chunk_len=0)")
     _check(examples, chunk_len, gradient)
     sums = getattr(objective.loss, "reduction", "mean") == "sum"
     chunks = _chunks(examples, chunk_len, weight, sums=sums)
@@ -72,13 +72,18 @@ def backward_in_chunks(
     return add_up(run(objective, chunks))
 
 
-def check_streams(model: Any) -> None:
-    """Raise `ArgumentError` unless the model carries a state: ``init_state`` and ``extend``."""
+def check_streams(model: Any, *, instead: str) -> None:
+    """Raise `ArgumentError` unless the model carries a state: ``init_state`` and ``extend``.
+
+    Args:
+        model: What is to run in chunks.
+        instead: What it can do without a state, for the message.
+    """
     missing = [name for name in ("init_state", "extend") if not hasattr(model, name)]
     if missing:
         raise ArgumentError(
             f"{type(model).__name__} has no {missing[0]}(), so it carries no state from chunk to chunk; "
-            "use a causal model whose layers stream, or whole sequences (trainer.chunk_len=0)"
+            f"use a causal model whose layers stream, or {instead}"
         )
 
 

@@ -19,7 +19,7 @@ from helix_kernel.hooks import API_VERSION
 from helix_kernel.nesting import nest
 from helix_train.config import check_recomputation
 from helix_train.device import choose_device
-from helix_train.evaluation import Evaluation, evaluate
+from helix_train.evaluation import Evaluation, evaluate_dataset
 from helix_train.objective import Examples, Losses, Objective, add_up
 from helix_train.plot import draw_loss_curve
 from helix_train.records import Recorder, read_records
@@ -168,7 +168,7 @@ class Trainer:
         if activation_checkpointing:
             _recompute_blocks(self.model)
         if self.chunk_len:
-            check_streams(self.model)
+            check_streams(self.model, instead="whole sequences (trainer.chunk_len=0)")
         _require_one_number(config["loss"])
         self.loss = kernel.build("loss", config["loss"]).to(self.device)
         self.objective = Objective(model=self.model, loss=self.loss, precision=self._autocast)
@@ -267,12 +267,9 @@ class Trainer:
 
     def _validate(self) -> Evaluation | None:
         with kept_rngs(), self._recorder.paused():
-            held_out = self.dataset.held_out()
-            if len(held_out) < 2:
-                return None
-            evaluation = evaluate(
-                self.model, held_out, seq_len=self.dataset.seq_len, batch_size=self.dataset.batch_size
-            )
+            evaluation = evaluate_dataset(self.model, self.dataset)
+        if evaluation is None:
+            return None
         if not math.isfinite(evaluation.loss):
             self._stop(f"held-out loss is {evaluation.loss}")
         self._recorder.validation(step=self.step, evaluation=evaluation)
