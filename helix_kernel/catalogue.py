@@ -26,7 +26,8 @@ COMPONENTS = {
     },
     "dataset": {"text-bytes": "helix-data"},
     "layer": dict.fromkeys(
-        ("attention", "hyena", "language-model", "linear", "mamba", "mlp", "rms-norm", "s4", "s4d"), "helix-ssm"
+        ("attention", "hyena", "language-model", "linear", "mamba", "mlp", "rms-norm", "s4", "s4d", "s5"),
+        "helix-ssm",
     ),
     "loss": dict.fromkeys(
         ("bce-with-logits", "cross-entropy", "focal", "l1", "mse", "smooth-l1"), "helix-train"

@@ -47,6 +47,12 @@ def helix_layers() -> list[Component]:
             summary="Diagonal state-space layer (Gu et al. 2022)",
         ),
         Component(
+            name="s5",
+            target="helix_ssm.layers.s5:S5",
+            config="helix_ssm.config.state_space:S5Config",
+            summary="One diagonal state-space system for all channels (Smith et al. 2023)",
+        ),
+        Component(
             name="hyena",
             target="helix_ssm.layers.hyena:Hyena",
             config="helix_ssm.config.convolution:HyenaConfig",

@@ -49,3 +49,14 @@ class S4DConfig:
     )
     dt_min: float = option(1e-3, help="Smallest initial step size", gt=0)
     dt_max: float = option(0.1, help="Largest initial step size", gt=0)
+
+
+@attrs.frozen(kw_only=True)
+class S5Config:
+    """The state-space layer with one system for all channels of Smith et al. (2023)."""
+
+    d_model: int = option(help=D_MODEL, ge=1)
+    d_state: int = option(64, help="Real states of the system, a multiple of 2 n_blocks", ge=2)
+    n_blocks: int = option(1, help="Blocks of the initial A, each a HiPPO-N matrix", ge=1)
+    dt_min: float = option(1e-3, help="Smallest initial step size", gt=0)
+    dt_max: float = option(0.1, help="Largest initial step size", gt=0)

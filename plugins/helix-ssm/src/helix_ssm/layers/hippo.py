@@ -38,22 +38,32 @@ def legs(d_state: int) -> tuple[Tensor, Tensor]:
 def normal_plus_low_rank(d_state: int) -> NormalPlusLowRank:
     """Return HiPPO-LegS as a normal matrix minus one of rank 1 (arXiv:2111.00396, appendix C.1).
 
-    With P_n = sqrt(n + 1/2), A + P P^T is -1/2 I plus a skew-symmetric S. So it is normal, and its
-    eigenvectors V are those of the Hermitian i S, which makes them orthogonal to rounding.
-
     Args:
         d_state: States N, an even number: the eigenvalues then come in conjugate pairs.
     """
-    A, B = legs(d_state)
-    P = torch.sqrt(torch.arange(d_state, dtype=torch.float64) + 0.5)
+    Lambda, V = normal_modes(d_state)
+    _, B = legs(d_state)
+    return NormalPlusLowRank(Lambda, P=V.mH @ _low_rank(d_state).to(V.dtype), B=V.mH @ B.to(V.dtype))
+
+
+def normal_modes(d_state: int) -> tuple[Tensor, Tensor]:
+    """Return the modes Lambda (N/2,) and eigenvectors V (N, N/2) of the normal part, complex128.
+
+    With P_n = sqrt(n + 1/2), A + P P^T is -1/2 I plus a skew-symmetric S. So it is normal, and its
+    eigenvectors are those of the Hermitian i S, which makes them orthogonal to rounding. Of each
+    conjugate pair there is one, with positive imaginary part, rising.
+
+    Args:
+        d_state: States N, an even number.
+    """
+    A, _ = legs(d_state)
+    P = _low_rank(d_state)
     skew = A + torch.outer(P, P) + torch.eye(d_state) / 2
     minus_imag, V = torch.linalg.eigh(1j * skew)  # the eigenvalues of S are -i times these
     half = slice(0, d_state // 2)  # the negative ones, from the largest on
     imag = -minus_imag[half].flip(0)
-    V = V[:, half].flip(1)
-    basis = V.mH
-    return NormalPlusLowRank(
-        Lambda=torch.complex(torch.full_like(imag, -0.5), imag),
-        P=basis @ P.to(V.dtype),
-        B=basis @ B.to(V.dtype),
-    )
+    return torch.complex(torch.full_like(imag, -0.5), imag), V[:, half].flip(1)
+
+
+def _low_rank(d_state: int) -> Tensor:
+    return torch.sqrt(torch.arange(d_state, dtype=torch.float64) + 0.5)
