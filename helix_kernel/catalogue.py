@@ -26,7 +26,19 @@ COMPONENTS = {
     },
     "dataset": {"text-bytes": "helix-data"},
     "layer": dict.fromkeys(
-        ("attention", "hyena", "language-model", "linear", "mamba", "mlp", "rms-norm", "s4", "s4d", "s5"),
+        (
+            "attention",
+            "gated-deltanet",
+            "hyena",
+            "language-model",
+            "linear",
+            "mamba",
+            "mlp",
+            "rms-norm",
+            "s4",
+            "s4d",
+            "s5",
+        ),
         "helix-ssm",
     ),
     "loss": dict.fromkeys(

@@ -65,6 +65,12 @@ def helix_layers() -> list[Component]:
             summary="Softmax attention with grouped queries, rotary positions, sliding window and KV cache",
         ),
         Component(
+            name="gated-deltanet",
+            target="helix_ssm.layers.gated_deltanet:GatedDeltaNet",
+            config="helix_ssm.config.linear_attention:GatedDeltaNetConfig",
+            summary="Gated delta rule with short convolutions (Yang et al. 2024)",
+        ),
+        Component(
             name="language-model",
             target="helix_ssm.layers.language_model:LanguageModel",
             config="helix_ssm.config.models:LanguageModelConfig",

@@ -1,0 +1,27 @@
+"""Options of the linear-attention layers, whose state is a matrix in each head."""
+
+from __future__ import annotations
+
+import attrs
+
+from helix_kernel import option
+from helix_ssm.config._words import D_MODEL
+
+
+@attrs.frozen(kw_only=True)
+class GatedDeltaNetConfig:
+    """The gated delta rule with short convolutions of Yang, Kautz and Hatamizadeh (2024)."""
+
+    d_model: int = option(help=D_MODEL, ge=1)
+    n_heads: int | None = option(None, help="Number of heads; left out: d_model / head_dim", ge=1)
+    head_dim: int | None = option(
+        None,
+        help="Width of a head's keys; left out: d_model / n_heads, or the widest to 64 that divides d_model",
+        ge=1,
+    )
+    expand_v: float = option(2.0, help="Width of a head's values, in units of head_dim", gt=0)
+    d_conv: int = option(4, help="Width of the causal convolutions, in tokens", ge=1)
+    gate: bool = option(True, help="Whether a gate on the output follows the norm")
+    allow_neg_eigval: bool = option(
+        False, help="Whether a write may turn what its key held around: beta to 2 in place of 1"
+    )
