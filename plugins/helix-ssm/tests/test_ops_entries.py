@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from transformers.models.mamba2.modeling_mamba2 import MambaRMSNormGated
 
 from helix_kernel.backends import BackendSelector
 from helix_kernel.errors import ArgumentError
@@ -99,6 +100,16 @@ def test_the_norm_agrees_with_pytorchs_and_returns_the_sum_with_a_residual():
     )
 
 
+@pytest.mark.usefixtures("_each_backend")
+@pytest.mark.parametrize("group_size", [2, 8])
+def test_the_norm_in_groups_with_the_gate_first_is_mamba_2s(group_size):
+    theirs = MambaRMSNormGated(8, group_size, eps=1e-3)
+    torch.nn.init.normal_(theirs.weight)
+    x, z = draw(2, 5, 8).float(), draw(5, 2, 8).float().transpose(0, 1)
+    ours = rms_norm(x, theirs.weight, 1e-3, z=z, group_size=group_size, norm_before_gate=False)
+    torch.testing.assert_close(ours, theirs(x, z))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -133,6 +144,7 @@ def test_bounds_that_do_not_cover_the_row_are_refused(bounds):
         (lambda: rms_norm(draw(1, 4), draw(3)), "weight has shape"),
         (lambda: rms_norm(draw(1, 4), draw(4), eps=-1.0), "eps is -1.0"),
         (lambda: rms_norm(torch.ones(()), draw(4)), "no dimension"),
+        (lambda: rms_norm(draw(1, 4), draw(4), group_size=3), "group_size is 3, allowed is a divisor of 4"),
     ],
 )
 def test_the_other_ops_refuse_what_does_not_fit(call, message):

@@ -1,4 +1,4 @@
-"""Root-mean-square normalisation, with the residual before it and the gate after it.
+"""Root-mean-square normalisation, with the residual before it and the gate after or before it.
 
 Zhang and Sennrich 2019, "Root Mean Square Layer Normalization", https://arxiv.org/abs/1910.07467,
 equation 4.
@@ -22,19 +22,41 @@ if TYPE_CHECKING:
 
 @overload
 def rms_norm(
-    x: Tensor, weight: Tensor, eps: float = 1e-5, z: Tensor | None = None, residual: None = None
+    x: Tensor,
+    weight: Tensor,
+    eps: float = 1e-5,
+    z: Tensor | None = None,
+    residual: None = None,
+    *,
+    group_size: int | None = None,
+    norm_before_gate: bool = True,
 ) -> Tensor: ...
 @overload
 def rms_norm(
-    x: Tensor, weight: Tensor, eps: float = 1e-5, z: Tensor | None = None, *, residual: Tensor
+    x: Tensor,
+    weight: Tensor,
+    eps: float = 1e-5,
+    z: Tensor | None = None,
+    *,
+    residual: Tensor,
+    group_size: int | None = None,
+    norm_before_gate: bool = True,
 ) -> tuple[Tensor, Tensor]: ...
 def rms_norm(
-    x: Tensor, weight: Tensor, eps: float = 1e-5, z: Tensor | None = None, residual: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    eps: float = 1e-5,
+    z: Tensor | None = None,
+    residual: Tensor | None = None,
+    *,
+    group_size: int | None = None,
+    norm_before_gate: bool = True,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Compute s = x + residual and y = s / sqrt(mean(s²) + eps) * weight * silu(z) over the last dimension.
 
-    It computes in float32, or float64 where any argument is float64. The gate comes after the
-    normalisation, so that it can close a channel whatever the others do.
+    It computes in float32, or float64 where any argument is float64. With the norm before the gate, the
+    gate can close a channel whatever the others do; with the gate first, as in Mamba-2, s silu(z) is what
+    is normalised.
 
     Args:
         x: Inputs (..., D).
@@ -42,12 +64,14 @@ def rms_norm(
         eps: Added to the mean square, which keeps a row of zeros finite.
         z: Gate, shaped as `x`.
         residual: Added to `x` before all else, shaped as `x`.
+        group_size: Neighbouring channels that have a mean square of their own; None means all D.
+        norm_before_gate: Whether the gate multiplies what is normalised already.
 
     Returns:
         y (..., D) in the dtype of `x`; with `residual` also the sum s.
 
     Raises:
-        ArgumentError: A shape does not fit, or `eps` is negative.
+        ArgumentError: A shape does not fit, `eps` is negative, or `group_size` does not divide D.
     """
     if not eps >= 0:
         raise ArgumentError(f"eps is {eps!r}, allowed is >= 0")
@@ -56,22 +80,34 @@ def rms_norm(
     check_shape("weight", weight, x.shape[-1:])
     check_shape("z", z, x.shape)
     check_shape("residual", residual, x.shape)
+    group_size = x.shape[-1] if group_size is None else group_size
+    if group_size < 1 or x.shape[-1] % group_size:
+        raise ArgumentError(f"group_size is {group_size}, allowed is a divisor of {x.shape[-1]}")
     if residual is None:
-        return op(x, weight, eps, z)  # type: ignore[no-any-return]  # an op's results are as its schema says
+        return op(x, weight, eps, z, group_size, norm_before_gate)  # type: ignore[no-any-return]  # an op's results are as its schema says
     total = x + residual
-    return op(total, weight, eps, z), total
+    return op(total, weight, eps, z, group_size, norm_before_gate), total
 
 
-def reference(x: Tensor, weight: Tensor, eps: float, z: Tensor | None) -> Tensor:
+def reference(
+    x: Tensor,
+    weight: Tensor,
+    eps: float,
+    z: Tensor | None,
+    group_size: int,
+    norm_before_gate: bool,  # noqa: FBT001 - the op's schema
+) -> Tensor:
     """Normalise; returns y, shaped as `x`."""
     dtype = compute_dtype(x, weight, z)
-    s = x.to(dtype)
-    y = s * torch.rsqrt(s.square().mean(-1, keepdim=True) + eps) * weight.to(dtype)
-    y = y if z is None else y * F.silu(z.to(dtype))
+    gate = None if z is None else F.silu(z.to(dtype))
+    s = x.to(dtype) if gate is None or norm_before_gate else x.to(dtype) * gate
+    groups = torch.unflatten(s, -1, (-1, group_size))
+    y = (groups * torch.rsqrt(groups.square().mean(-1, keepdim=True) + eps)).flatten(-2) * weight.to(dtype)
+    y = y * gate if gate is not None and norm_before_gate else y
     return y.to(x.dtype).contiguous()
 
 
-def _fake(x: Tensor, weight: Tensor, eps: float, z: Tensor | None) -> Tensor:  # noqa: ARG001 - the op's schema
+def _fake(x: Tensor, *_rest: object) -> Tensor:
     return x.new_empty(x.shape)
 
 
@@ -88,20 +124,32 @@ def _samples() -> Iterator[Sample]:
     yield Sample("no-row", _arguments((2, 0, 4), gate=True))
     yield Sample("many-threads", _arguments((4, 40, 256), gate=True))
     yield Sample("vector", _arguments((5,)))
+    yield Sample("groups", _arguments((2, 3, 6), group_size=2))
+    yield Sample("gate-first", _arguments((2, 3, 6), gate=True, norm_before_gate=False))
+    yield Sample("gate-first-in-groups", _arguments((4, 6), gate=True, group_size=3, norm_before_gate=False))
 
 
-def _arguments(shape: tuple[int, ...], *, gate: bool = False) -> tuple[object, ...]:
+def _arguments(
+    shape: tuple[int, ...],
+    *,
+    gate: bool = False,
+    group_size: int | None = None,
+    norm_before_gate: bool = True,
+) -> tuple[object, ...]:
     generator = torch.Generator().manual_seed(len(shape))
 
     def draw(*sizes: int) -> Tensor:
         return torch.randn(sizes, generator=generator, dtype=torch.float64)
 
-    return draw(*shape), draw(shape[-1]), 1e-5, draw(*shape) if gate else None
+    z = draw(*shape) if gate else None
+    return draw(*shape), draw(shape[-1]), 1e-5, z, group_size or shape[-1], norm_before_gate
 
 
 contract = OpContract(
     name="rms_norm",
-    schema="(Tensor x, Tensor weight, float eps, Tensor? z) -> (Tensor y)",
+    schema=(
+        "(Tensor x, Tensor weight, float eps, Tensor? z, int group_size, bool norm_before_gate) -> (Tensor y)"
+    ),
     reference=reference,
     fake=_fake,
     samples=_samples,
