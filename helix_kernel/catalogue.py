@@ -31,6 +31,7 @@ COMPONENTS = {
             "gated-deltanet",
             "hyena",
             "language-model",
+            "layer-norm",
             "linear",
             "mamba",
             "mlp",

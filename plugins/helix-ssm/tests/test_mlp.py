@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers.activations import ACT2FN
 
 from helix_kernel.errors import ArgumentError
 from helix_kernel.testing.layers import LayerSuite
@@ -27,9 +28,9 @@ class TestSwiGLU(LayerSuite):
         return MLP(self.d_model)
 
 
-class TestGELU(LayerSuite):
+class TestSquaredReLU(LayerSuite):
     def make_layer(self):
-        return MLP(self.d_model, activation="gelu", bias=True)
+        return MLP(self.d_model, activation="relu2", bias=True)
 
 
 def test_linear_is_torchs_linear():
@@ -37,27 +38,31 @@ def test_linear_is_torchs_linear():
     torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
 
 
-@pytest.mark.parametrize(("activation", "function"), [("silu", F.silu), ("gelu", F.gelu)])
-def test_plain_mlp_is_linear_activation_linear(activation, function):
+FUNCTIONS = {"silu": F.silu, "gelu": F.gelu, "relu2": ACT2FN["relu2"], "swiglu": F.silu, "geglu": F.gelu}
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "relu2"])
+def test_plain_mlp_is_linear_activation_linear(activation):
     layer, x = MLP(4, d_hidden=6, activation=activation, bias=True), torch.randn(2, 5, 4)
-    hidden = function(F.linear(x, layer.in_proj.weight, layer.in_proj.bias))
+    hidden = FUNCTIONS[activation](F.linear(x, layer.in_proj.weight, layer.in_proj.bias))
     torch.testing.assert_close(layer(x), F.linear(hidden, layer.out_proj.weight, layer.out_proj.bias))
 
 
-def test_swiglu_gates_its_second_half_by_its_first():
-    layer, x = MLP(4, d_hidden=6), torch.randn(2, 5, 4)
+@pytest.mark.parametrize("activation", ["swiglu", "geglu"])
+def test_a_gated_mlp_gates_its_second_half_by_its_first(activation):
+    layer, x = MLP(4, d_hidden=6, activation=activation), torch.randn(2, 5, 4)
     gate, value = x @ layer.in_proj.weight[:6].T, x @ layer.in_proj.weight[6:].T
-    torch.testing.assert_close(layer(x), (gate * gate.sigmoid() * value) @ layer.out_proj.weight.T)
+    torch.testing.assert_close(layer(x), (FUNCTIONS[activation](gate) * value) @ layer.out_proj.weight.T)
 
 
-def test_swiglu_has_about_as_many_weights_as_a_plain_mlp():
-    sizes = [sum(p.numel() for p in MLP(96, activation=a).parameters()) for a in ("gelu", "swiglu")]
-    assert sizes == [8 * 96**2, 8 * 96**2]
+@pytest.mark.parametrize("activation", FUNCTIONS)
+def test_every_activation_comes_with_about_as_many_weights(activation):
+    assert sum(p.numel() for p in MLP(96, activation=activation).parameters()) == 8 * 96**2
 
 
 def test_an_unknown_activation_is_named_with_the_nearest():
     with pytest.raises(
-        ArgumentError, match=r"'swigl', allowed are 'silu', 'gelu', 'swiglu'\. Did you mean 'swiglu'"
+        ArgumentError, match=r"'swigl', allowed are 'silu', 'gelu', 'relu2', .*\. Did you mean 'swiglu'"
     ):
         MLP(4, activation="swigl")
 

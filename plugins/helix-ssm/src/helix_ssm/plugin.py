@@ -23,10 +23,16 @@ def helix_layers() -> list[Component]:
             summary="Root-mean-square normalisation of each token (Zhang and Sennrich 2019)",
         ),
         Component(
+            name="layer-norm",
+            target="helix_ssm.layers.layer_norm:LayerNorm",
+            config="helix_ssm.config.position_wise:LayerNormConfig",
+            summary="Layer normalisation of each token, over all channels or groups (Ba et al. 2016)",
+        ),
+        Component(
             name="mlp",
             target="helix_ssm.layers.mlp:MLP",
             config="helix_ssm.config.position_wise:MLPConfig",
-            summary="Feed-forward network with SiLU, GELU or SwiGLU",
+            summary="Feed-forward network with a plain or gated activation",
         ),
         Component(
             name="mamba",

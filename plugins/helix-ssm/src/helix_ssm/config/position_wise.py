@@ -28,12 +28,24 @@ class RMSNormConfig:
 
 
 @attrs.frozen(kw_only=True)
+class LayerNormConfig:
+    """Normalisation of each token to mean zero and variance one."""
+
+    d_model: int = option(help=D_MODEL, ge=1)
+    n_groups: int = option(1, help="Groups of channels that are normalised apart; divides d_model", ge=1)
+    eps: float = option(1e-5, help="Added to the variance", ge=0)
+    bias: bool = option(True, help="Whether a learnt bias is added")
+
+
+@attrs.frozen(kw_only=True)
 class MLPConfig:
     """A feed-forward network with one hidden layer."""
 
     d_model: int = option(help=D_MODEL, ge=1)
     d_hidden: int | None = option(
-        None, help="Width of the hidden layer; left out: 4 d_model, or 8/3 d_model for swiglu", ge=1
+        None, help="Width of the hidden layer; left out: 4 d_model, or 8/3 if gated", ge=1
     )
-    activation: Literal["silu", "gelu", "swiglu"] = option("swiglu", help="Activation of the hidden layer")
+    activation: Literal["silu", "gelu", "relu2", "swiglu", "geglu"] = option(
+        "swiglu", help="Activation of the hidden layer; relu2 is the square of ReLU"
+    )
     bias: bool = option(False, help="Whether both maps have biases")

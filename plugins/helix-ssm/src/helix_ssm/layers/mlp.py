@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from typing import Literal, get_args
-
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from helix_kernel.errors import ArgumentError, did_you_mean
+from helix_ssm.layers.activation import Activation, activate, check_activation, default_width, is_gated
 from helix_ssm.layers.protocol import check_at_least, check_chunk
-
-Activation = Literal["silu", "gelu", "swiglu"]
 
 
 class Linear(nn.Linear):
@@ -41,14 +35,14 @@ class Linear(nn.Linear):
 class MLP(nn.Module):
     """Feed-forward network with one hidden layer: out_proj(activation(in_proj(x))).
 
-    With "swiglu" (Shazeer 2020, arXiv:2002.05202, equation 6) in_proj makes two halves, and the hidden
-    layer is silu(first) * second.
+    With the gated "swiglu" and "geglu" (Shazeer 2020, arXiv:2002.05202, equation 6) in_proj makes two
+    halves, and the hidden layer is function(first) * second.
 
     Args:
         d_model: Width D of input and output.
-        d_hidden: Width of the hidden layer. None means 4 d_model; for "swiglu" 8/3 d_model, rounded up to
+        d_hidden: Width of the hidden layer. None means 4 d_model; for gated ones 8/3 d_model, rounded up to
             a multiple of 8, which keeps the number of weights (section 2 of the paper).
-        activation: "silu", "gelu" or "swiglu".
+        activation: "silu", "gelu", "relu2" (squared ReLU), "swiglu" or "geglu".
         bias: Whether both maps have biases.
 
     Raises:
@@ -64,33 +58,16 @@ class MLP(nn.Module):
         bias: bool = False,
     ) -> None:
         super().__init__()
-        _check_activation(activation)
-        self.gated = activation == "swiglu"
-        if d_hidden is None:
-            d_hidden = 8 * math.ceil(d_model / 3) if self.gated else 4 * d_model
+        check_activation("mlp", activation)
+        d_hidden = default_width(d_model, activation) if d_hidden is None else d_hidden
         check_at_least("mlp", "d_model", d_model, 1)
         check_at_least("mlp", "d_hidden", d_hidden, 1)
         self.d_model, self.activation = d_model, activation
-        self.in_proj = nn.Linear(d_model, (2 if self.gated else 1) * d_hidden, bias=bias)
+        self.in_proj = nn.Linear(d_model, (2 if is_gated(activation) else 1) * d_hidden, bias=bias)
         self.out_proj = nn.Linear(d_hidden, d_model, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, L, D) to (B, L, D), each token on its own."""
         check_chunk("mlp", x, self.d_model)
-        hidden = self.in_proj(x)
-        if self.gated:
-            gate, value = hidden.chunk(2, dim=-1)
-            hidden = F.silu(gate) * value
-        else:
-            hidden = F.silu(hidden) if self.activation == "silu" else F.gelu(hidden)
-        y: Tensor = self.out_proj(hidden)
+        y: Tensor = self.out_proj(activate(self.in_proj(x), self.activation))
         return y
-
-
-def _check_activation(activation: str) -> None:
-    allowed = get_args(Activation)
-    if activation not in allowed:
-        raise ArgumentError(
-            f"mlp: activation is {activation!r}, allowed are {', '.join(map(repr, allowed))}."
-            f"{did_you_mean(activation, allowed)}"
-        )
