@@ -34,6 +34,7 @@ COMPONENTS = {
             "layer-norm",
             "linear",
             "mamba",
+            "min-gru",
             "mlp",
             "rms-norm",
             "s4",

@@ -59,6 +59,12 @@ def helix_layers() -> list[Component]:
             summary="One diagonal state-space system for all channels (Smith et al. 2023)",
         ),
         Component(
+            name="min-gru",
+            target="helix_ssm.layers.min_gru:MinGRU",
+            config="helix_ssm.config.recurrent:MinGRUConfig",
+            summary="Minimal gated recurrent unit, by a scan (Feng et al. 2024)",
+        ),
+        Component(
             name="hyena",
             target="helix_ssm.layers.hyena:Hyena",
             config="helix_ssm.config.convolution:HyenaConfig",

@@ -1,0 +1,22 @@
+"""Options of the gated recurrent layers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+from helix_kernel import option
+from helix_ssm.config._words import D_MODEL
+
+
+@attrs.frozen(kw_only=True)
+class MinGRUConfig:
+    """The minimal gated recurrent unit of Feng et al. (2024)."""
+
+    d_model: int = option(help=D_MODEL, ge=1)
+    expand: int = option(2, help="States for each channel of the model", ge=1)
+    d_conv: int = option(4, help="Width of the causal convolution before it, in tokens; 0 for none", ge=0)
+    candidate: Literal["positive", "plain"] = option(
+        "positive", help="Candidate states: through the paper's positive g, or as they are"
+    )
