@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import helix_kernel
-from helix_kernel.checkpoint import Checkpoint, resolve
+from helix_ssm.hf import export_hf, import_hf
 
 VARIANTS = ("mamba", "mamba-untied", "mamba-biases")
 
@@ -84,3 +87,28 @@ def test_left_padding_changes_nothing(variant, imported):
     cache = theirs(batch, attention_mask=mask.long(), use_cache=True).cache_params
     expected = theirs(following, cache_params=cache, use_cache=True).logits[:, 0]
     assert_near(ours.step(following[:, 0], state)[0], expected)
+
+
+@torch.inference_mode()
+def test_the_authors_own_folders(make_theirs, variants, tmp_path):
+    theirs = make_theirs(variants["mamba"])
+    theirs.save_pretrained(tmp_path / "published")
+    sizes = {"d_model": 48, "n_layer": 3, "vocab_size": 95, "pad_vocab_size_multiple": 101}
+    config = {**sizes, "ssm_cfg": {"d_state": 5, "d_conv": 3}}
+    (tmp_path / "published/config.json").write_text(json.dumps(config))
+    tensors = load_file(tmp_path / "published/model.safetensors")
+    embedding = tensors.pop("backbone.embeddings.weight")
+    tensors |= {"backbone.embedding.weight": embedding, "lm_head.weight": embedding.clone()}
+    save_file(tensors, tmp_path / "published/model.safetensors")
+    assert import_hf(tmp_path / "published", tmp_path / "run").model_type == "mamba"
+    theirs.config.layer_norm_epsilon = 1e-5
+    for module in theirs.modules():  # mamba_ssm knows no other epsilon
+        if hasattr(module, "variance_epsilon"):
+            module.variance_epsilon = 1e-5
+    ours = helix_kernel.load_model(tmp_path / "run")
+    assert_near(ours(ids(2, 19)), theirs(ids(2, 19)).logits)
+    export_hf(tmp_path / "run", tmp_path / "back")
+    from transformers import AutoModelForCausalLM
+
+    back = AutoModelForCausalLM.from_pretrained(tmp_path / "back").eval()
+    assert_near(back(ids(2, 19)).logits, theirs(ids(2, 19)).logits)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from helix_kernel.errors import IncompatibleCheckpointError, did_you_mean
 from helix_ssm.hf.families import FAMILIES, Family, Field, Fixed
+from helix_ssm.hf.refusal import unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,11 +49,11 @@ def family_of(config: Mapping[str, Any], source: str) -> Family:
     model_type = config.get("model_type")
     if model_type not in FAMILIES:
         hint = did_you_mean(str(model_type), FAMILIES)
-        raise _unsupported(source, "model_type", model_type, f"{', '.join(FAMILIES)}.{hint}")
+        raise unsupported(source, "model_type", model_type, f"{', '.join(FAMILIES)}.{hint}")
     family = FAMILIES[model_type]
     architectures = config.get("architectures") or [family.architecture]
     if architectures != [family.architecture]:
-        raise _unsupported(source, "architectures", architectures, [family.architecture])
+        raise unsupported(source, "architectures", architectures, [family.architecture])
     return family
 
 
@@ -85,7 +86,7 @@ def to_config(model: Resolved, source: str) -> Table:
 def _check_fixed(fixed: Fixed, config: Mapping[str, Any], source: str) -> None:
     value = _plain(config.get(fixed.name, fixed.allowed[0]))
     if value not in fixed.allowed:
-        raise _unsupported(source, fixed.name, value, " or ".join(map(repr, fixed.allowed)))
+        raise unsupported(source, fixed.name, value, " or ".join(map(repr, fixed.allowed)))
 
 
 def _value(field: Field, config: Mapping[str, Any], source: str) -> float:
@@ -97,7 +98,7 @@ def _value(field: Field, config: Mapping[str, Any], source: str) -> float:
     else:
         fits, allowed = _is_positive(value), "a number > 0"
     if not fits:
-        raise _unsupported(source, field.name, value, allowed)
+        raise unsupported(source, field.name, value, allowed)
     number: float = value
     return number
 
@@ -115,7 +116,7 @@ def _dt_rank(config: Mapping[str, Any], d_model: int, source: str) -> int:
     if rank == "auto":
         return _automatic_rank(d_model)
     if not _is_whole(rank):
-        raise _unsupported(source, "time_step_rank", rank, '"auto" or a whole number >= 1')
+        raise unsupported(source, "time_step_rank", rank, '"auto" or a whole number >= 1')
     return int(rank)
 
 
@@ -129,7 +130,7 @@ def _expand(config: Mapping[str, Any], table: Table, source: str) -> int:
     d_inner = config.get("intermediate_size", expand * d_model)
     if not _is_whole(d_inner) or d_inner % d_model:
         allowed = f"a multiple of hidden_size, which is {d_model}"
-        raise _unsupported(source, "intermediate_size", d_inner, allowed)
+        raise unsupported(source, "intermediate_size", d_inner, allowed)
     return int(d_inner // d_model)
 
 
@@ -178,10 +179,6 @@ def _get(table: Table, option: str) -> Any:
     for part in option.split("."):
         value = value[part]
     return value
-
-
-def _unsupported(source: str, name: str, value: object, supported: object) -> IncompatibleCheckpointError:
-    return IncompatibleCheckpointError(f"{source}: {name} is {value!r}; supported is {supported}")
 
 
 def _not_built(source: str, option: str, value: object, wanted: str) -> IncompatibleCheckpointError:

@@ -18,6 +18,7 @@ from helix_ssm.hf.configs import to_config, to_model
 from helix_ssm.hf.fit import check_fit, shapes_of
 from helix_ssm.hf.folder import CONFIG, INDEX, WEIGHTS, import_safetensors
 from helix_ssm.hf.importer import BESIDE
+from helix_ssm.hf.mamba_ssm import is_mamba_ssm
 from helix_ssm.hf.names import hf_name
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _imported_config(run: SavedRun, model: Resolved, kernel: Kernel) -> str | No
         return None
     text: str = imported["config"]
     original = json.loads(text)
-    if kernel.resolver.resolve("layer", to_model(original, str(run.path))) != model:
+    if is_mamba_ssm(original) or kernel.resolver.resolve("layer", to_model(original, str(run.path))) != model:
         return None
     if imported["dtype"] is None:
         return text

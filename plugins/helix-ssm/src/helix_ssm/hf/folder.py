@@ -89,7 +89,7 @@ class Folder:
         for name, file in (index or {}).items():
             if places.get(name) != file:
                 raise CheckpointError(
-                    f"{self.path} is damaged: {INDEX} says that {file} holds {name}, it does not"
+                    f"{self.path} is damaged: {file} lacks {name}, which {INDEX} places there"
                 )
         return found
 

@@ -19,6 +19,7 @@ from helix_kernel.nesting import nest
 from helix_ssm.hf.configs import to_model
 from helix_ssm.hf.fit import check_fit, shapes_of
 from helix_ssm.hf.folder import CONFIG, Folder
+from helix_ssm.hf.mamba_ssm import as_transformers
 from helix_ssm.hf.names import EMBEDDING, HEAD, current_name, hf_name
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def import_hf(
     kernel = kernel or default_kernel()
     folder, out = Folder.open(directory), Path(out)
     source = str(folder.path)
-    model = to_model(folder.config, source)
+    theirs = as_transformers(folder.config, source)
+    model = to_model(theirs, source)
     table = {"model": model, **_tokenizer(folder, out, kernel)}
     config = resolve_document(table, source=source, kernel=kernel)
     expected = shapes_of(config["model"], kernel)
@@ -89,7 +91,7 @@ def import_hf(
         checkpoint.save(making / step, state, attributes=_attributes(folder, config, dtype))
     return Imported(
         checkpoint=out / step,
-        model_type=str(folder.config["model_type"]),
+        model_type=theirs["model_type"],
         n_parameters=sum(tensor.numel() for tensor in weights.values()),
         dtypes=tuple(sorted({dtype_name(tensor.dtype) for tensor in weights.values()})),
         tokenizer=_tokenizer_copy(folder, out),
