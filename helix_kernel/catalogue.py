@@ -24,7 +24,7 @@ COMPONENTS = {
         "import": "helix-ssm",
         "train": "helix-train",
     },
-    "dataset": {"text-bytes": "helix-data"},
+    "dataset": dict.fromkeys(("span-corruption", "text-bytes"), "helix-data"),
     "layer": dict.fromkeys(
         (
             "attention",

@@ -37,6 +37,15 @@ class TextBytesConfig:
         check_origin(self.source, self.paths)
 
 
+@attrs.frozen(kw_only=True)
+class SpanCorruptionConfig(TextBytesConfig):
+    """A corpus of raw bytes with spans blanked out, to be filled in where they stand."""
+
+    seq_len: int = option(256, ge=2, help="bytes in a window")
+    corruption_rate: float = option(0.15, gt=0, lt=1, help="share of a window's bytes that are corrupted")
+    mean_span_length: float = option(3.0, ge=1, help="bytes in a corrupted span, on average")
+
+
 def check_origin(source: str | None, paths: Sequence[str]) -> None:
     """Check that a corpus is named, and only once.
 

@@ -28,5 +28,11 @@ def helix_datasets() -> list[Component]:
             target="helix_data.text_bytes:TextBytes",
             config="helix_data.config:TextBytesConfig",
             summary="Raw bytes of files, or of texts that Python carries, in shuffled windows",
-        )
+        ),
+        Component(
+            name="span-corruption",
+            target="helix_data.span_corruption:SpanCorruption",
+            config="helix_data.config:SpanCorruptionConfig",
+            summary="Windows of bytes with spans blanked out, to be filled in (Raffel et al. 2020)",
+        ),
     ]
