@@ -77,12 +77,27 @@ def test_one_unit_of_time_is_time_scale_tokens():
     torch.testing.assert_close(ratio, ratio[..., :1].expand_as(ratio), rtol=1e-3, atol=1e-4)
 
 
-def test_the_state_holds_all_inputs_of_each_long_convolution():
-    layer = Hyena(4)
+def test_a_token_costs_no_pass_over_the_past(monkeypatch):
+    """Of 256 steps, each evaluates 10 lags of the filters on average, not 128."""
+    layer, points = Hyena(4), []
+    evaluate = layer.filter.forward
+    monkeypatch.setattr(layer.filter, "forward", lambda n: points.append(n) or evaluate(n))
     state = layer.init_state(2)
-    for t in range(5):
-        assert [tuple(past.shape) for past in state.history] == [(2, t, 4)] * 2
+    for _ in range(256):
         _, state = layer.step(torch.randn(2, 4), state)
+    assert len(points) == 256
+    assert sum(points) == 256 * 10
+    assert [past.n_tokens for past in state.long] == [256, 256]
+
+
+def test_a_long_stream_is_forward():
+    torch.manual_seed(0)
+    layer, x = Hyena(4, time_scale=32.0).eval(), torch.randn(2, 200, 4)
+    expected, state, outputs = layer(x), layer.init_state(2), []
+    for chunk in torch.split(x, [100, *[1] * 40, 60], dim=1):
+        y, state = layer.extend(chunk, state)
+        outputs.append(y)
+    torch.testing.assert_close(torch.cat(outputs, dim=1), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_autocast_keeps_the_filter_in_float32():

@@ -7,23 +7,25 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from helix_ssm.layers import streaming_conv
 from helix_ssm.layers.hyena_filter import HyenaFilter
 from helix_ssm.layers.protocol import check_at_least, check_chunk, without_weight_decay
+from helix_ssm.layers.streaming_conv import StreamingConvState
 from helix_ssm.ops import causal_conv1d, long_conv
 
 
 class HyenaState(NamedTuple):
-    """What Hyena carries from token to token; it grows by order * D numbers a token and row.
+    """What Hyena carries from token to token; it grows by 2 order * D numbers a token and row.
 
     Rows can be joined only where they have seen the same number of tokens T.
 
     Attributes:
         conv: The last d_conv - 1 inputs of the short convolution, (B, d_conv - 1, (order + 1) * D).
-        history: All inputs of each long convolution so far, `order` tensors (B, T, D).
+        long: The past of each long convolution, `order` states.
     """
 
     conv: Tensor
-    history: tuple[Tensor, ...]
+    long: tuple[StreamingConvState, ...]
 
 
 class Hyena(nn.Module):
@@ -33,8 +35,8 @@ class Hyena(nn.Module):
     x^1..x^order and the value v; the long filters h^n come from a small network (`HyenaFilter`), and each
     has a skip weight. A filter is a function of absolute time, so it needs no sequence length.
 
-    Training on L tokens costs O(order D L log L). The t-th `step` costs O(order D t) for the convolutions
-    and one evaluation of the filter network at t points: generating L tokens is quadratic in L.
+    Training on L tokens costs O(order D L log L). Generating them costs O(order D L log^2 L) for the
+    convolutions, exactly (`streaming_conv`), and evaluates the filter network at O(L log L) points.
 
     Args:
         d_model: Width D of input and output.
@@ -94,35 +96,30 @@ class Hyena(nn.Module):
     def init_state(
         self, batch_size: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None
     ) -> HyenaState:
-        """Return the state before the first token: zeros for the short convolution, and no history."""
+        """Return the state before the first token: zeros for the short convolution, and no past."""
         like = self.D.new_empty(0, device=device, dtype=dtype)
         conv = like.new_zeros(batch_size, self.d_conv - 1, (self.order + 1) * self.d_model)
-        return HyenaState(conv, tuple(like.new_zeros(batch_size, 0, self.d_model) for _ in range(self.order)))
+        return HyenaState(conv, (StreamingConvState(),) * self.order)
 
     def extend(self, x: Tensor, state: HyenaState) -> tuple[Tensor, HyenaState]:
-        """Map a chunk x (B, L, D) that follows T tokens to (B, L, D), in O((T + L) log(T + L))."""
+        """Map a chunk x (B, L, D) that follows T tokens to (B, L, D) and the next state.
+
+        Chunks of any lengths that add up to L cost O(L log^2 L) together.
+        """
         check_chunk("hyena", x, self.d_model)
         (*gates, v), conv = self._short_conv(x, state.conv)
-        n_past = state.history[0].shape[1]
-        filters = self.filter(n_past + x.shape[1])
-        history = []
-        for gate, h, skip, past in zip(gates, filters, self.D, state.history, strict=True):
-            inputs = torch.cat([past.to(v.dtype), v], dim=1)
-            history.append(inputs.to(past.dtype))
-            v = gate * long_conv(inputs, h, D=skip)[:, n_past:]
-        return self.out_proj(v), HyenaState(conv, tuple(history))
+        filters = self.filter(streaming_conv.n_lags(state.long[0].n_tokens, x.shape[1]))
+        long = []
+        for gate, h, skip, past in zip(gates, filters, self.D, state.long, strict=True):
+            y, now = streaming_conv.extend(v, h, past)
+            long.append(now)
+            v = gate * (y + skip.to(v.dtype) * v)
+        return self.out_proj(v), HyenaState(conv, tuple(long))
 
     def step(self, x_t: Tensor, state: HyenaState) -> tuple[Tensor, HyenaState]:
-        """Map one token x_t (B, D) that follows T tokens to (B, D), in O(T): one dot product a channel."""
-        (*gates, v), conv = self._short_conv(x_t.unsqueeze(1), state.conv)
-        filters = self.filter(state.history[0].shape[1] + 1)
-        history = []
-        for gate, h, skip, past in zip(gates, filters, self.D, state.history, strict=True):
-            inputs = torch.cat([past.to(v.dtype), v], dim=1)
-            history.append(inputs.to(past.dtype))
-            y = torch.einsum("btd,dt->bd", inputs, h.to(v.dtype).flip(-1)).unsqueeze(1)
-            v = gate * (y + skip.to(v.dtype) * v)
-        return self.out_proj(v).squeeze(1), HyenaState(conv, tuple(history))
+        """Map one token x_t (B, D) that follows `state` to (B, D), in O(D log^2 T) on average."""
+        y, state = self.extend(x_t.unsqueeze(1), state)
+        return y.squeeze(1), state
 
     def _short_conv(self, x: Tensor, state: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Return the gates and the value after the short convolution, each (B, L, D), and its state."""
