@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -139,6 +140,51 @@ def test_what_cannot_be_evaluated_is_said(n_bytes, seq_len, batch_size, message)
 def test_what_cannot_be_streamed_is_said(model, n_bytes, chunk_len, message):
     with pytest.raises(ArgumentError, match=message):
         evaluate_stream(model(), held_out(n_bytes), chunk_len=chunk_len)
+
+
+class Batches:
+    """A dataset that says itself what is measured, and what counts of it."""
+
+    def __init__(self, *, masked):
+        generator = torch.Generator().manual_seed(0)
+        self.made = []
+        for n_rows, length in [(3, 8), (1, 5)]:
+            ids = torch.randint(256, (2, n_rows, length), generator=generator)
+            batch = SimpleNamespace(inputs=ids[0], targets=ids[1])
+            if masked:
+                batch.mask = torch.rand(n_rows, length, generator=generator) < 0.3
+            self.made.append(batch)
+
+    def evaluation_batches(self):
+        yield from self.made
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_datasets_own_batches_count_where_the_mask_says_each_target_alike(masked):
+    torch.manual_seed(0)
+    model, dataset = toy_lm.Model(), Batches(masked=masked)
+    losses = []
+    with torch.no_grad():
+        for batch in dataset.made:
+            elements = torch.nn.functional.cross_entropy(
+                model(batch.inputs).transpose(1, 2), batch.targets, reduction="none"
+            )
+            losses.append(elements[batch.mask] if masked else elements.flatten())
+    expected = torch.cat(losses)
+    found = evaluate_dataset(model, dataset)
+    assert found.n_bytes == len(expected)
+    assert found.loss == pytest.approx(float(expected.mean()), rel=1e-6)
+
+
+def test_batches_of_a_dataset_are_no_text_to_stream():
+    with pytest.raises(ArgumentError, match=r"Batches brings batches of its own.*leave --stream out"):
+        evaluate_dataset(toy_lm.Model(), Batches(masked=True), chunk_len=4)
+
+
+def test_no_batches_are_no_evaluation():
+    dataset = Batches(masked=True)
+    dataset.made.clear()
+    assert evaluate_dataset(Watcher(), dataset) is None
 
 
 def test_a_dataset_that_holds_nothing_out_has_no_evaluation():

@@ -15,7 +15,7 @@ from helix_kernel.errors import ArgumentError
 from helix_train.streaming import check_streams
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -43,15 +43,22 @@ def evaluate_dataset(model: torch.nn.Module, dataset: Any, *, chunk_len: int = 0
 
     Args:
         model: From ids (B, L) int64 to logits (B, L, V).
-        dataset: Has ``held_out()``, ``seq_len`` and ``batch_size``.
+        dataset: Has ``evaluation_batches()`` or else ``held_out()``, ``seq_len`` and ``batch_size``.
         chunk_len: Read all in one pass, so many bytes at a time; 0: in windows of the dataset's.
 
     Returns:
         None where nothing is held out.
 
     Raises:
-        ArgumentError: The model cannot do it.
+        ArgumentError: The model or the dataset cannot do it.
     """
+    if hasattr(dataset, "evaluation_batches"):
+        if chunk_len:
+            raise ArgumentError(
+                f"--stream: {type(dataset).__name__} brings batches of its own to be measured on, which are "
+                "no one text to read in a pass; leave --stream out"
+            )
+        return evaluate_batches(model, dataset.evaluation_batches())
     held_out = dataset.held_out()
     if len(held_out) < 2:
         return None
@@ -114,6 +121,28 @@ def evaluate_stream(model: Any, held_out: NDArray[np.uint8], *, chunk_len: int) 
             logits, state = model.extend(ids[:, :-1].to(device), state)
             total += float(_losses(logits, ids[:, 1:]).sum())
     return Evaluation(total / n_targets, n_targets)
+
+
+def evaluate_batches(model: torch.nn.Module, batches: Iterable[Any]) -> Evaluation | None:
+    """Measure a model on the targets of given batches.
+
+    Args:
+        model: From inputs (B, L) to logits (B, L, V).
+        batches: Each has ``inputs`` and ``targets`` (B, L), and perhaps ``mask``, bool (B, L): which
+            targets count.
+
+    Returns:
+        None where there is no target that counts.
+    """
+    total, count = 0.0, 0
+    with _measuring(model) as device:
+        for batch in batches:
+            losses = _losses(model(batch.inputs.to(device)), batch.targets)
+            mask = getattr(batch, "mask", None)
+            kept = losses if mask is None else losses[mask]
+            total += float(kept.sum())
+            count += kept.numel()
+    return Evaluation(total / count, count) if count else None
 
 
 @contextmanager
