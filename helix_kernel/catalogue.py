@@ -36,6 +36,7 @@ COMPONENTS = {
             "mamba",
             "min-gru",
             "mlp",
+            "rg-lru",
             "rms-norm",
             "s4",
             "s4d",

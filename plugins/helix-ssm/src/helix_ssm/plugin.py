@@ -65,6 +65,12 @@ def helix_layers() -> list[Component]:
             summary="Minimal gated recurrent unit, by a scan (Feng et al. 2024)",
         ),
         Component(
+            name="rg-lru",
+            target="helix_ssm.layers.rg_lru:RGLRU",
+            config="helix_ssm.config.recurrent:RGLRUConfig",
+            summary="Recurrent block with the gated linear unit of Griffin (De et al. 2024)",
+        ),
+        Component(
             name="hyena",
             target="helix_ssm.layers.hyena:Hyena",
             config="helix_ssm.config.convolution:HyenaConfig",

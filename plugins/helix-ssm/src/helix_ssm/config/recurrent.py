@@ -20,3 +20,18 @@ class MinGRUConfig:
     candidate: Literal["positive", "plain"] = option(
         "positive", help="Candidate states: through the paper's positive g, or as they are"
     )
+
+
+@attrs.frozen(kw_only=True)
+class RGLRUConfig:
+    """The recurrent block of De et al. (2024), Griffin."""
+
+    d_model: int = option(help=D_MODEL, ge=1)
+    d_rnn: int | None = option(
+        None, help="States, a multiple of n_heads; left out: 4/3 d_model, up to the next one", ge=1
+    )
+    n_heads: int = option(16, help="Blocks of the gates' block-diagonal weights", ge=1)
+    d_conv: int = option(4, help="Width of the causal convolution, in tokens", ge=1)
+    first_input: Literal["scaled", "whole"] = option(
+        "scaled", help="A sequence's first input: times sqrt(1 - a^2) as any, or as it is (RecurrentGemma)"
+    )
