@@ -34,6 +34,7 @@ COMPONENTS = {
             "layer-norm",
             "linear",
             "mamba",
+            "mamba2",
             "min-gru",
             "mlp",
             "rg-lru",

@@ -3,6 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from transformers.cache_utils import DynamicCache
+from transformers.models.falcon_mamba.configuration_falcon_mamba import FalconMambaConfig
+from transformers.models.falcon_mamba.modeling_falcon_mamba import FalconMambaMixer
+from transformers.models.mamba.configuration_mamba import MambaConfig
+from transformers.models.mamba.modeling_mamba import MambaMixer
 
 from helix_kernel.errors import ArgumentError
 from helix_kernel.testing.layers import LayerSuite
@@ -17,7 +22,15 @@ class TestMamba(LayerSuite):
 class TestMambaWithEveryOptionChanged(LayerSuite):
     def make_layer(self):
         return Mamba(
-            self.d_model, d_state=3, d_conv=2, expand=1, dt_rank=4, dt_max=0.5, conv_bias=False, bias=True
+            self.d_model,
+            d_state=3,
+            d_conv=2,
+            expand=1,
+            dt_rank=4,
+            dt_max=0.5,
+            conv_bias=False,
+            bias=True,
+            bcdt_rms_eps=1e-3,
         )
 
 
@@ -51,6 +64,39 @@ def test_agrees_with_the_papers_recurrence():
     x = torch.randn(2, 17, 8, dtype=torch.float64)
     expected = np.stack([mamba_by_the_paper(layer.state_dict(), row.numpy()) for row in x])
     np.testing.assert_allclose(layer(x).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
+MODELS = {
+    "mamba": (MambaConfig, MambaMixer, {}, {}),
+    "mamba-biases": (
+        MambaConfig,
+        MambaMixer,
+        {"use_bias": True, "use_conv_bias": False},
+        {"bias": True, "conv_bias": False},
+    ),
+    "falcon-mamba": (FalconMambaConfig, FalconMambaMixer, {"mixer_rms_eps": 1e-2}, {"bcdt_rms_eps": 1e-2}),
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_agrees_with_transformers(model):
+    config_class, mixer, their_options, options = MODELS[model]
+    torch.manual_seed(0)
+    config = config_class(hidden_size=32, state_size=8, num_hidden_layers=1, **their_options)
+    oracle, layer = (
+        mixer(config, layer_idx=0, initialize_mixer_weights=False).eval(),
+        Mamba(32, d_state=8, **options),
+    )
+    oracle.load_state_dict(layer.state_dict())
+    x = 3 * torch.randn(2, 20, 32)
+    cache = DynamicCache(config=config)
+    prompt = oracle(x[:, :-1], cache_params=cache)
+    y, state = layer.extend(x[:, :-1], layer.init_state(2))
+    torch.testing.assert_close(y, prompt, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(state.ssm, cache.get_recurrent_state(0), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(state.conv, cache.get_conv_state(0).transpose(1, 2)[:, -3:])
+    after = oracle(x[:, -1:], cache_params=cache)
+    torch.testing.assert_close(layer.step(x[:, -1], state)[0], after[:, 0], rtol=1e-5, atol=1e-5)
 
 
 def test_parameters_have_the_published_models_names_and_shapes():
@@ -107,6 +153,7 @@ def test_half_precision_states_keep_the_recurrence_in_float32():
         {"dt_rank": 0},
         {"dt_min": 1.0},
         {"dt_min": 0.0},
+        {"bcdt_rms_eps": -1.0},
     ],
 )
 def test_a_wrong_argument_is_named(wrong):

@@ -41,6 +41,12 @@ def helix_layers() -> list[Component]:
             summary="Selective state-space layer (Gu and Dao 2023)",
         ),
         Component(
+            name="mamba2",
+            target="helix_ssm.layers.mamba2:Mamba2",
+            config="helix_ssm.config.state_space:Mamba2Config",
+            summary="State-space duality layer with heads and groups (Dao and Gu 2024)",
+        ),
+        Component(
             name="s4",
             target="helix_ssm.layers.s4:S4",
             config="helix_ssm.config.state_space:S4Config",

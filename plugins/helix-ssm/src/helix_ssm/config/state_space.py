@@ -23,6 +23,35 @@ class MambaConfig:
     dt_max: float = option(0.1, help="Largest initial step size delta", gt=0)
     conv_bias: bool = option(True, help="Whether the convolution has a bias")
     bias: bool = option(False, help="Whether the input and output maps have biases")
+    bcdt_rms_eps: float | None = option(
+        None, help="Added to the mean squares by which B, C and dt are scaled; left out: no scaling", ge=0
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Mamba2Config:
+    """The state-space duality layer of Dao and Gu (2024)."""
+
+    d_model: int = option(help=D_MODEL, ge=1)
+    d_state: int = option(128, help="States for each inner channel", ge=1)
+    d_conv: int = option(4, help="Width of the causal convolution, in tokens", ge=1)
+    expand: int = option(2, help="Inner channels for each channel of the model", ge=1)
+    head_dim: int | None = option(
+        None, help="Channels of a head; left out: the most, up to 64, that divide a group", ge=1
+    )
+    n_groups: int = option(1, help="Groups of heads, each with a B and a C of its own", ge=1)
+    dt_min: float = option(1e-3, help="Smallest initial step size delta", gt=0)
+    dt_max: float = option(0.1, help="Largest initial step size delta", gt=0)
+    dt_init_floor: float = option(1e-4, help="What smaller initial step sizes are raised to", ge=0)
+    dt_limit: tuple[float, float] | None = option(
+        None, help="Smallest and largest step size at any time; left out: any", ge=0
+    )
+    A_init_range: tuple[float, float] = option(
+        (1.0, 16.0), help="Smallest and largest initial -A, which begins uniform", gt=0
+    )
+    conv_bias: bool = option(True, help="Whether the convolution has a bias")
+    bias: bool = option(False, help="Whether the input and output maps have biases")
+    norm_eps: float = option(1e-5, help="Added to the mean square in the norm before the output map", ge=0)
 
 
 @attrs.frozen(kw_only=True)

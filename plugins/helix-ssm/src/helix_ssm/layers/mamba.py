@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from helix_kernel.errors import ArgumentError
+from helix_ssm.layers._check import check_dt_range
 from helix_ssm.layers.protocol import at_least_float32, check_at_least, check_chunk, without_weight_decay
+from helix_ssm.layers.step_sizes import initial_dt_bias
 from helix_ssm.ops import causal_conv1d, selective_scan
 
 
@@ -45,9 +46,12 @@ class Mamba(nn.Module):
         dt_max: Largest initial delta.
         conv_bias: Whether the convolution has a bias.
         bias: Whether in_proj and out_proj have biases.
+        bcdt_rms_eps: Divide B_t, C_t and dt_t by their root mean squares, with this added to the mean
+            squares, as Falcon-Mamba does (Zuo et al. 2024, arXiv:2410.05355); None means not to.
 
     Raises:
-        ArgumentError: A size is below 1, or dt_min and dt_max are not 0 < dt_min <= dt_max.
+        ArgumentError: A size is below 1, dt_min and dt_max are not 0 < dt_min <= dt_max, or bcdt_rms_eps
+            is negative.
     """
 
     def __init__(
@@ -62,13 +66,17 @@ class Mamba(nn.Module):
         dt_max: float = 0.1,
         conv_bias: bool = True,
         bias: bool = False,
+        bcdt_rms_eps: float | None = None,
     ) -> None:
         super().__init__()
         sizes = {"d_model": d_model, "d_state": d_state, "d_conv": d_conv, "expand": expand}
         for name, size in sizes.items():
             check_at_least("mamba", name, size, 1)
         self.d_model, self.d_state, self.d_conv = d_model, d_state, d_conv
-        self.bias = bias
+        check_dt_range("mamba", dt_min, dt_max)
+        if bcdt_rms_eps is not None:
+            check_at_least("mamba", "bcdt_rms_eps", bcdt_rms_eps, 0)
+        self.bias, self.bcdt_rms_eps = bias, bcdt_rms_eps
         self.d_inner = expand * d_model
         self.dt_rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
         check_at_least("mamba", "dt_rank", self.dt_rank, 1)
@@ -80,17 +88,11 @@ class Mamba(nn.Module):
         self.A_log = without_weight_decay(nn.Parameter(A_log))
         self.D = without_weight_decay(nn.Parameter(torch.ones(self.d_inner)))
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias)
-        init_dt_(self.dt_proj, dt_min=dt_min, dt_max=dt_max)
+        _init_dt_(self.dt_proj, dt_min=dt_min, dt_max=dt_max)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map x (B, L, D) to (B, L, D)."""
-        u, z = self._project(x)
-        u = cast("Tensor", causal_conv1d(u, self._conv_weight(), self.conv1d.bias, activation="silu"))
-        delta, B, C = self._selection(u)
-        y = selective_scan(
-            u, delta, self._A(), B, C, D=self.D, z=z, delta_bias=self.dt_proj.bias, delta_softplus=True
-        )
-        return cast("Tensor", self.out_proj(y))
+    def forward(self, x: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
+        """Map x (B, L, D), or the sequences packed into x (1, T, D), to the same shape."""
+        return self._run(x, None, cu_seqlens)[0]
 
     def init_state(
         self, batch_size: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None
@@ -102,16 +104,33 @@ class Mamba(nn.Module):
         ssm = torch.zeros(batch_size, self.d_inner, self.d_state, device=device, dtype=dtype)
         return MambaState(conv, at_least_float32(ssm))
 
-    def extend(self, x: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
-        """Map a chunk x (B, L, D) that follows `state` to (B, L, D) and the next state."""
+    def extend(
+        self, x: Tensor, state: MambaState, *, cu_seqlens: Tensor | None = None
+    ) -> tuple[Tensor, MambaState]:
+        """Map a chunk x (B, L, D) that follows `state` to (B, L, D) and the next state.
+
+        With `cu_seqlens`, x (1, T, D) holds the chunks of n sequences, and the state their n rows.
+        """
+        y, after = self._run(x, state, cu_seqlens)
+        return y, after._replace(conv=after.conv.to(state.conv.dtype))
+
+    def step(self, x_t: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
+        """Map one token x_t (B, D) that follows `state` to (B, D) and the next state."""
+        y, state = self.extend(x_t.unsqueeze(1), state)
+        return y.squeeze(1), state
+
+    def _run(
+        self, x: Tensor, state: MambaState | None, cu_seqlens: Tensor | None
+    ) -> tuple[Tensor, MambaState]:
         u, z = self._project(x)
         u, conv = causal_conv1d(
             u,
-            self._conv_weight(),
+            self.conv1d.weight.squeeze(1),
             self.conv1d.bias,
             activation="silu",
-            initial_state=state.conv,
+            initial_state=None if state is None else state.conv,
             return_final_state=True,
+            cu_seqlens=cu_seqlens,
         )
         delta, B, C = self._selection(u)
         y, ssm = selective_scan(
@@ -124,15 +143,11 @@ class Mamba(nn.Module):
             z=z,
             delta_bias=self.dt_proj.bias,
             delta_softplus=True,
-            initial_state=state.ssm,
+            initial_state=None if state is None else state.ssm,
             return_final_state=True,
+            cu_seqlens=cu_seqlens,
         )
-        return self.out_proj(y), MambaState(conv.to(state.conv.dtype), ssm)
-
-    def step(self, x_t: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
-        """Map one token x_t (B, D) that follows `state` to (B, D) and the next state."""
-        y, state = self.extend(x_t.unsqueeze(1), state)
-        return y.squeeze(1), state
+        return cast("Tensor", self.out_proj(y)), MambaState(conv, ssm)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the inner channels u and the gate z, each (B, L, d_inner) and contiguous.
@@ -147,12 +162,11 @@ class Mamba(nn.Module):
         u_bias, z_bias = self.in_proj.bias.chunk(2)
         return F.linear(x, u_weight, u_bias), F.linear(x, z_weight, z_bias)
 
-    def _conv_weight(self) -> Tensor:
-        return self.conv1d.weight.squeeze(1)
-
     def _selection(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return delta before bias and softplus (B, L, d_inner), and B and C (B, L, d_state)."""
         dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        if self.bcdt_rms_eps is not None:
+            dt, B, C = (_scale_to_unit(projected, self.bcdt_rms_eps) for projected in (dt, B, C))
         return F.linear(dt, self.dt_proj.weight), B, C
 
     def _A(self) -> Tensor:
@@ -160,20 +174,16 @@ class Mamba(nn.Module):
 
 
 @torch.no_grad()
-def init_dt_(dt_proj: nn.Linear, *, dt_min: float, dt_max: float, dt_floor: float = 1e-4) -> None:
+def _init_dt_(dt_proj: nn.Linear, *, dt_min: float, dt_max: float) -> None:
     """Set dt_proj so that softplus of its output begins log-uniform in [dt_min, dt_max].
 
-    Section 3.6 of the paper: delta's bias is the inverse softplus of a log-uniform draw, and the weight
-    is uniform with the variance that its fan-in keeps.
-
-    Raises:
-        ArgumentError: Not 0 < dt_min <= dt_max.
+    Section 3.6 of the paper; the weight is uniform with the variance that its fan-in keeps.
     """
-    if not 0 < dt_min <= dt_max:
-        raise ArgumentError(
-            f"mamba: dt_min is {dt_min!r} and dt_max {dt_max!r}, allowed is 0 < dt_min <= dt_max"
-        )
     bound = dt_proj.in_features**-0.5
     nn.init.uniform_(dt_proj.weight, -bound, bound)
-    dt = torch.empty_like(dt_proj.bias).uniform_(math.log(dt_min), math.log(dt_max)).exp().clamp(min=dt_floor)
-    dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+    dt_proj.bias.copy_(initial_dt_bias(dt_proj.out_features, dt_min=dt_min, dt_max=dt_max))
+
+
+def _scale_to_unit(x: Tensor, eps: float) -> Tensor:
+    """Divide x (..., N) by its root mean square, taken in float32 or wider."""
+    return F.rms_norm(at_least_float32(x), x.shape[-1:], eps=eps).to(x.dtype)
