@@ -53,6 +53,7 @@ COMPONENTS = {
             "causal_conv1d",
             "diagonal_scan",
             "gated_delta_rule",
+            "gla",
             "long_conv",
             "rms_norm",
             "selective_scan",

@@ -142,6 +142,11 @@ def helix_ops() -> list[Component]:
             target="helix_ssm.ops.gated_delta_rule:contract",
             summary="Linear attention whose memory decays and corrects what it held (Gated DeltaNet)",
         ),
+        Component(
+            name="gla",
+            target="helix_ssm.ops.gla:contract",
+            summary="Linear attention whose memory decays channel by channel (gated linear attention)",
+        ),
     ]
 
 
