@@ -95,6 +95,12 @@ def helix_layers() -> list[Component]:
             summary="Gated delta rule with short convolutions (Yang et al. 2024)",
         ),
         Component(
+            name="moe",
+            target="helix_ssm.layers.moe:MoE",
+            config="helix_ssm.config.composite:MoEConfig",
+            summary="Sparse mixture of experts that drops no token, with balance and z losses",
+        ),
+        Component(
             name="language-model",
             target="helix_ssm.layers.language_model:LanguageModel",
             config="helix_ssm.config.models:LanguageModelConfig",
@@ -126,6 +132,11 @@ def helix_ops() -> list[Component]:
             name="diagonal_scan",
             target="helix_ssm.ops.diagonal_scan:contract",
             summary="Elementwise linear recurrence with given factors, real or complex",
+        ),
+        Component(
+            name="grouped_linear",
+            target="helix_ssm.ops.grouped_linear:contract",
+            summary="Rows that lie group by group, each group times a matrix of its own",
         ),
         Component(
             name="long_conv",

@@ -7,6 +7,7 @@ from helix_ssm.ops.causal_conv1d import causal_conv1d
 from helix_ssm.ops.diagonal_scan import diagonal_scan
 from helix_ssm.ops.gated_delta_rule import gated_delta_rule
 from helix_ssm.ops.gla import gla
+from helix_ssm.ops.grouped_linear import grouped_linear
 from helix_ssm.ops.long_conv import long_conv
 from helix_ssm.ops.rms_norm import rms_norm
 from helix_ssm.ops.selective_scan import selective_scan
@@ -17,6 +18,7 @@ __all__ = [
     "diagonal_scan",
     "gated_delta_rule",
     "gla",
+    "grouped_linear",
     "long_conv",
     "rms_norm",
     "selective_scan",

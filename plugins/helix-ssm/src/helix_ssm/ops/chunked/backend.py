@@ -10,6 +10,7 @@ from helix_ssm.ops.chunked.causal_conv1d import causal_conv1d, causal_conv1d_bac
 from helix_ssm.ops.chunked.diagonal_scan import diagonal_scan, diagonal_scan_backward
 from helix_ssm.ops.chunked.gated_delta_rule import gated_delta_rule, gated_delta_rule_backward
 from helix_ssm.ops.chunked.gla import gla, gla_backward
+from helix_ssm.ops.chunked.grouped_linear import grouped_linear, grouped_linear_backward
 from helix_ssm.ops.chunked.long_conv import long_conv, long_conv_backward
 from helix_ssm.ops.chunked.rms_norm import rms_norm, rms_norm_backward
 from helix_ssm.ops.chunked.selective_scan import selective_scan, selective_scan_backward
@@ -28,6 +29,8 @@ _OPS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "gated_delta_rule_backward": gated_delta_rule_backward,
         "gla": gla,
         "gla_backward": gla_backward,
+        "grouped_linear": grouped_linear,
+        "grouped_linear_backward": grouped_linear_backward,
         "long_conv": long_conv,
         "long_conv_backward": long_conv_backward,
         "rms_norm": rms_norm,
