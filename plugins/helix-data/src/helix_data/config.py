@@ -68,3 +68,21 @@ def check_origin(source: str | None, paths: Sequence[str]) -> None:
         raise ArgumentError(
             f"source is {source!r}, allowed is one of {known}.{did_you_mean(str(source), known)}"
         )
+
+
+def check_sizes(*, seq_len: int, batch_size: int, validation_fraction: float) -> None:
+    """Check the sizes that every dataset of text has.
+
+    Raises:
+        ArgumentError: One is out of range.
+    """
+    check_at_least("seq_len", seq_len, 1)
+    check_at_least("batch_size", batch_size, 1)
+    if not 0 <= validation_fraction < 1:
+        raise ArgumentError(f"validation_fraction is {validation_fraction!r}, allowed is >= 0 and < 1")
+
+
+def check_at_least(name: str, value: int, least: int) -> None:
+    """Raise `ArgumentError` where an argument is below its least value."""
+    if value < least:
+        raise ArgumentError(f"{name} is {value!r}, allowed is >= {least}")

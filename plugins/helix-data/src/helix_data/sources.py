@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from helix_data.byte_stream import ByteStream, FileSegment, MemorySegment
+from helix_data.config import check_origin
 from helix_kernel.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,6 +22,26 @@ if TYPE_CHECKING:
 _NOT_SOURCES = frozenset(
     {"__pycache__", "dist-packages", "idle_test", "lib-dynload", "site-packages", "test", "tests"}
 )
+
+
+def open_corpus(source: Source | None, paths: Sequence[str]) -> ByteStream:
+    """Return the bytes that a dataset's options name.
+
+    Args:
+        source: See `open_source`.
+        paths: See `open_paths`. Exactly one of the two is given.
+
+    Raises:
+        ArgumentError: Neither or both are given.
+        DataError: The corpus is missing, empty or unreadable.
+    """
+    check_origin(source, paths)
+    return open_source(source) if source else open_paths(paths)
+
+
+def origin_of(source: Source | None, paths: Sequence[str]) -> str:
+    """Return how messages call what the options name."""
+    return f"source={source!r}" if source else f"paths={list(paths)!r}"
 
 
 def open_source(source: Source) -> ByteStream:

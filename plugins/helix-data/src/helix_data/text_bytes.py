@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
 
 from helix_data.baselines import compressed_bits_per_byte
-from helix_data.config import check_origin
-from helix_data.shuffle import Shuffle, philox_words
-from helix_data.sources import open_paths, open_source
-from helix_kernel.errors import ArgumentError, DataError, did_you_mean
+from helix_data.config import check_sizes
+from helix_data.sources import open_corpus, origin_of
+from helix_data.windows import Windows, check_length
+from helix_kernel.errors import ArgumentError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from helix_data.config import Source
 
 Split = Literal["train", "held-out"]
-
-# Keeps the words that place an epoch's windows apart from those that shuffle them.
-_OFFSET_STREAM = 1 << 63
 
 
 class Batch(NamedTuple):
@@ -43,12 +40,8 @@ class Batch(NamedTuple):
 class TextBytes:
     """A corpus of bytes whose every training batch is a pure function of (seed, step, rank).
 
-    The last `validation_fraction` of the bytes is held out. The rest is cut into windows of
-    `seq_len` that do not overlap; an epoch visits each once, in an order and from a first byte of
-    its own (so that windows begin elsewhere in every epoch), and leaves out at most
-    2 · `seq_len` bytes at the ends. Window number ``step · world_size · batch_size + rank · batch_size
-    + row`` of this endless sequence is computed directly, so resuming at any step costs nothing and
-    the order of the data is the same however many ranks share a global batch.
+    The last `validation_fraction` of the bytes is held out. The rest is cut into windows of `seq_len`,
+    visited in the order of `helix_data.windows.Windows`.
 
     Args:
         source: A corpus that Python carries, see `helix_data.sources.open_source`.
@@ -74,25 +67,27 @@ class TextBytes:
         batch_size: int = 16,
         validation_fraction: float = 0.1,
     ) -> None:
-        check_origin(source, paths)
-        _check_at_least("seq_len", seq_len, 1)
-        _check_at_least("batch_size", batch_size, 1)
-        if not 0 <= validation_fraction < 1:
-            raise ArgumentError(f"validation_fraction is {validation_fraction!r}, allowed is >= 0 and < 1")
+        check_sizes(seq_len=seq_len, batch_size=batch_size, validation_fraction=validation_fraction)
         self.seq_len = seq_len
         self.batch_size = batch_size
-        self._origin = f"source={source!r}" if source else f"paths={list(paths)!r}"
-        self._stream = open_source(source) if source else open_paths(paths)
+        self._origin = origin_of(source, paths)
+        self._stream = open_corpus(source, paths)
         self.n_held_out = int(len(self._stream) * validation_fraction)
         self.n_train = len(self._stream) - self.n_held_out
-        self._check_length(validation_fraction)
-        self._epoch = lru_cache(maxsize=4)(self._plan_epoch)
+        check_length(
+            self._origin,
+            n_train=self.n_train,
+            n_held_out=self.n_held_out,
+            seq_len=seq_len,
+            validation_fraction=validation_fraction,
+            unit="byte",
+        )
+        self._windows = Windows(self.n_train, seq_len=seq_len, batch_size=batch_size)
 
     @property
     def windows_per_epoch(self) -> int:
         """Windows of `seq_len` inputs and one more target that an epoch visits."""
-        # One window is given up, so that an epoch may begin at any of seq_len bytes.
-        return max(1, (self.n_train - self.seq_len) // self.seq_len)
+        return self._windows.per_epoch
 
     @cached_property
     def fingerprint(self) -> str:
@@ -122,12 +117,8 @@ class TextBytes:
             ArgumentError: An argument is out of range.
             DataError: A file has gone or changed its size.
         """
-        _check_at_least("step", step, 0)
-        _check_at_least("world_size", world_size, 1)
-        if not 0 <= rank < world_size:
-            raise ArgumentError(f"rank is {rank!r}, allowed is >= 0 and < world_size={world_size}")
-        first = (step * world_size + rank) * self.batch_size
-        windows = self._stream.gather(self.window_starts(first, self.batch_size, seed=seed), self.seq_len + 1)
+        starts = self._windows.of_batch(seed=seed, step=step, rank=rank, world_size=world_size)
+        windows = self._stream.gather(starts, self.seq_len + 1)
         return Batch(
             torch.from_numpy(windows[:, :-1].astype(np.int64)),
             torch.from_numpy(windows[:, 1:].astype(np.int64)),
@@ -144,16 +135,7 @@ class TextBytes:
         Returns:
             (count,) int64, offsets in bytes.
         """
-        if not 0 <= seed < 1 << 64:
-            raise ArgumentError(f"seed is {seed!r}, allowed is >= 0 and < 2**64")
-        starts = []
-        while count:
-            epoch, place = divmod(first, self.windows_per_epoch)
-            here = min(count, self.windows_per_epoch - place)
-            offset, shuffle = self._epoch(seed, epoch)
-            starts.append(shuffle(np.arange(place, place + here)) * self.seq_len + offset)
-            first, count = first + here, count - here
-        return np.concatenate(starts)
+        return self._windows.starts(first, count, seed=seed)
 
     def held_out(self) -> Bytes:
         """Return the held-out bytes, (n_held_out,) uint8, read-only: a copy if several files share them."""
@@ -181,29 +163,3 @@ class TextBytes:
         Reads the whole corpus into memory; see `helix_data.baselines.compressed_bits_per_byte`.
         """
         return compressed_bits_per_byte(self.read("train"), self.read("held-out"))
-
-    def _plan_epoch(self, seed: int, epoch: int) -> tuple[int, Shuffle]:
-        """Return the first byte of the epoch's first window, and the order of its windows."""
-        slack = self.n_train - 1 - self.windows_per_epoch * self.seq_len
-        offset = int(philox_words(seed, _OFFSET_STREAM + epoch, 1)[0]) % (slack + 1)
-        return offset, Shuffle(self.windows_per_epoch, seed=seed, stream=epoch)
-
-    def _check_length(self, validation_fraction: float) -> None:
-        needed = self.seq_len + 1
-        if self.n_train < needed:
-            raise DataError(
-                f"{self._origin}: too short: {self.n_train} of its {len(self._stream)} bytes are left to "
-                f"train on; a window of seq_len={self.seq_len} needs {needed} (its last target is one byte "
-                "further); give more text or a smaller seq_len"
-            )
-        if validation_fraction > 0 and self.n_held_out < 2:
-            raise DataError(
-                f"{self._origin}: too short: validation_fraction={validation_fraction} of its "
-                f"{len(self._stream)} bytes holds out {self.n_held_out}, and 2 are the fewest that can be "
-                "predicted; give more text, a larger validation_fraction, or 0 to hold out nothing"
-            )
-
-
-def _check_at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ArgumentError(f"{name} is {value!r}, allowed is >= {least}")
