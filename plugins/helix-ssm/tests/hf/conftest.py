@@ -11,13 +11,18 @@ import torch
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported, which reads it once
 
 SIZES = {"vocab_size": 101, "num_hidden_layers": 3, "layer_norm_epsilon": 3e-5}
-KINDS = {
-    "mamba": {"model_type": "mamba", "hidden_size": 48, "state_size": 5, "conv_kernel": 3},
-}
+MAMBA = {"model_type": "mamba", "hidden_size": 48, "state_size": 5, "conv_kernel": 3}
+FALCON = {**MAMBA, "model_type": "falcon_mamba", "mixer_rms_eps": 1e-2}
+HEADS = {"expand": 2, "num_heads": 8, "head_dim": 12, "n_groups": 2, "chunk_size": 16}
+MAMBA2 = {"model_type": "mamba2", "hidden_size": 48, "state_size": 6, "conv_kernel": 3, **HEADS}
 VARIANTS = {
-    "mamba": {**KINDS["mamba"], "tie_word_embeddings": True},
-    "mamba-untied": {**KINDS["mamba"], "tie_word_embeddings": False, "time_step_rank": 7, "expand": 3},
-    "mamba-biases": {**KINDS["mamba"], "use_bias": True, "use_conv_bias": False, "hidden_act": "swish"},
+    "mamba": {**MAMBA, "tie_word_embeddings": True},
+    "mamba-untied": {**MAMBA, "tie_word_embeddings": False, "time_step_rank": 7, "expand": 3},
+    "mamba-biases": {**MAMBA, "use_bias": True, "use_conv_bias": False, "hidden_act": "swish"},
+    "falcon": {**FALCON, "tie_word_embeddings": False},
+    "mamba2": {**MAMBA2, "tie_word_embeddings": False},
+    "mamba2-tied": {**MAMBA2, "tie_word_embeddings": True, "n_groups": 1, "norm_before_gate": True},
+    "mamba2-biases": {**MAMBA2, "use_bias": True, "use_conv_bias": False, "n_groups": 4},
 }
 
 

@@ -16,8 +16,17 @@ from helix_kernel.errors import CheckpointError, IncompatibleCheckpointError
 from helix_kernel.nesting import nest
 from helix_ssm.hf import export_hf, import_hf
 
-VARIANTS = ("mamba", "mamba-untied", "mamba-biases")
+VARIANTS = (
+    "mamba",
+    "mamba-untied",
+    "mamba-biases",
+    "falcon",
+    "mamba2",
+    "mamba2-tied",
+    "mamba2-biases",
+)
 MAMBA = {"use": "mamba", "d_state": 4}
+MAMBA2 = {"use": "mamba2", "d_state": 4}
 MODEL = {"use": "language-model", "d_model": 16, "n_layers": 2, "vocab_size": 64, "mixer": MAMBA}
 
 
@@ -132,8 +141,11 @@ def test_cut_folders_are_read_too(make_theirs, variants, tmp_path):
         {},
         {"tie_embeddings": False, "norm": {"use": "rms-norm", "eps": 1e-3}},
         {"mixer": {**MAMBA, "expand": 3, "dt_rank": 5, "bias": True, "conv_bias": False, "d_conv": 2}},
+        {"mixer": {**MAMBA, "bcdt_rms_eps": 1e-3}},
+        {"mixer": MAMBA2},
+        {"mixer": {**MAMBA2, "head_dim": 2, "n_groups": 4}},
     ],
-    ids=["defaults", "untied", "mixer"],
+    ids=["defaults", "untied", "options", "falcon", "mamba2", "mamba2-groups"],
 )
 def test_a_model_made_by_helix_opens_in_transformers(change, tmp_path):
     ours = save_run(tmp_path / "step-00000007", {**MODEL, **change})
@@ -159,15 +171,13 @@ def test_what_was_exported_comes_back_the_same_model(tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"channel": {"use": "mlp"}}, "model.channel is"),
-        ({"mixer": {"use": "s4d"}}, "model.mixer.use is 'helix-ssm:s4d'.*there it is helix-ssm:mamba"),
-        (
-            {"norm": {"use": "linear"}},
-            "model.norm.use is 'helix-ssm:linear'.*there it is 'helix-ssm:rms-norm'",
-        ),
-        ({"mixer": None, "pattern": [MAMBA, {"use": "s4d"}]}, "model.pattern is"),
+        ({"channel": {"use": "mlp"}}, "model.channel is .*; supported is none"),
+        ({"mixer": {"use": "s4d"}}, "model.mixer.use is 'helix-ssm:s4d'; supported is helix-ssm:mamba or"),
+        ({"norm": {"use": "linear"}}, "model.norm.use is 'helix-ssm:linear'; supported is 'helix-ssm:rms-"),
+        ({"mixer": None, "pattern": [MAMBA, {"use": "s4d"}]}, "model.pattern is .*; supported is none"),
+        ({"mixer": {**MAMBA2, "norm_eps": 0.1}}, "model.mixer.norm_eps is 0.1; .*, 1e-05"),
     ],
-    ids=["channel", "mixer", "norm", "pattern"],
+    ids=["channel", "mixer", "norm", "pattern", "norms"],
 )
 def test_what_transformers_has_no_model_for_is_refused(change, told, tmp_path):
     model = {key: value for key, value in {**MODEL, **change}.items() if value is not None}

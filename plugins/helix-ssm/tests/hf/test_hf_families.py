@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -10,9 +11,11 @@ import helix_kernel
 from helix_kernel.config import resolve_document
 from helix_kernel.config.schema import schema_of
 from helix_kernel.errors import IncompatibleCheckpointError
-from helix_ssm.hf.configs import to_config, to_model
 from helix_ssm.hf.families import FAMILIES
+from helix_ssm.hf.fit import shapes_of
 from helix_ssm.hf.mamba_ssm import as_transformers
+from helix_ssm.hf.read_config import to_model
+from helix_ssm.hf.write_config import family_like, to_config
 
 each_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
 
@@ -40,17 +43,18 @@ def test_defaults_are_those_of_transformers(family):
 def test_every_option_of_the_mixer_is_translated_or_known_not_to_be(family):
     kernel = helix_kernel.default_kernel()
     named = {field.option.removeprefix("mixer.") for field in family.fields if "mixer." in field.option}
-    derived = {"d_model"} | ({"dt_rank"} if family.has_dt_rank else set())
+    derived = {"d_model"} | ({"dt_rank"} if family.has_dt_rank else {"dt_limit"})
     options = schema_of(kernel.find("layer", family.mixer)).options
-    assert named | derived | set(family.ours) == set(options)
+    assert named | derived | {*family.ours, *family.initial} == set(options)
 
 
 @each_family
 def test_a_config_goes_there_and_back(family):
     model = resolved(to_model({"model_type": family.model_type}, "here"))
-    config = to_config(model, "here")
+    assert family_like(model, "here") is family
+    config = to_config(model, family, shapes_of(model, helix_kernel.default_kernel()), "here")
     assert config["architectures"] == [family.architecture]
-    assert resolved(to_model(config, "here")) == model
+    assert resolved(to_model(json.loads(json.dumps(config)), "here")) == model
 
 
 def test_the_inner_width_goes_before_expand_as_in_transformers():
@@ -96,3 +100,24 @@ def test_the_authors_own_words_mean_the_same():
 def test_the_authors_options_that_no_layer_has_are_refused(change, told):
     with pytest.raises(IncompatibleCheckpointError, match=f"^here: {told}"):
         to_model(as_transformers({"d_model": 64, "n_layer": 2} | change, "here"), "here")
+
+
+@pytest.mark.parametrize(
+    ("limit", "found"),
+    [
+        ([0.0, math.inf], None),
+        ([0.0, {"__float__": "Infinity"}], None),
+        ([0.001, {"__float__": "Infinity"}], (0.001, math.inf)),
+        ([0.01, 0.5], (0.01, 0.5)),
+    ],
+)
+def test_a_limit_of_the_time_step(limit, found):
+    assert to_model({"model_type": "mamba2", "time_step_limit": limit}, "here")["mixer"]["dt_limit"] == found
+
+
+def test_the_authors_second_model_in_their_own_words():
+    mixer = {"layer": "Mamba2", "headdim": 32, "dt_limit": [0.0, 0.3]}
+    config = {"d_model": 64, "n_layer": 2, "vocab_size": 64, "ssm_cfg": mixer, "tie_embeddings": False}
+    same = {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 64, "num_heads": 4, "head_dim": 32}
+    same |= {"model_type": "mamba2", "n_groups": 1, "time_step_limit": [0.0, 0.3]}
+    assert to_model(as_transformers(config, "here"), "here") == to_model(same, "here")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -11,7 +12,15 @@ from safetensors.torch import load_file, save_file
 import helix_kernel
 from helix_ssm.hf import export_hf, import_hf
 
-VARIANTS = ("mamba", "mamba-untied", "mamba-biases")
+VARIANTS = (
+    "mamba",
+    "mamba-untied",
+    "mamba-biases",
+    "falcon",
+    "mamba2",
+    "mamba2-tied",
+    "mamba2-biases",
+)
 
 
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
@@ -112,3 +121,16 @@ def test_the_authors_own_folders(make_theirs, variants, tmp_path):
 
     back = AutoModelForCausalLM.from_pretrained(tmp_path / "back").eval()
     assert_near(back(ids(2, 19)).logits, theirs(ids(2, 19)).logits)
+
+
+@torch.inference_mode()
+def test_a_limit_of_the_time_step_holds(make_theirs, variants, tmp_path):
+    free, limited = (
+        make_theirs({**variants["mamba2"], "time_step_limit": limit})
+        for limit in ((0.0, math.inf), (0.1, 0.4))
+    )
+    limited.save_pretrained(tmp_path / "theirs")
+    import_hf(tmp_path / "theirs", tmp_path / "run")
+    expected = limited(ids(2, 19)).logits
+    assert (free(ids(2, 19)).logits - expected).abs().max() > 0.1
+    assert_near(helix_kernel.load_model(tmp_path / "run")(ids(2, 19)), expected)

@@ -70,6 +70,22 @@ def test_configs_that_do_not_fit_name_the_field(values, told, folder, edit, refu
     assert message.startswith(f"{folder}: ")
 
 
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"num_heads": 5}, "num_heads is 5; supported is expand * hidden_size / head_dim, which is 8"),
+        ({"head_dim": 7}, "head_dim is 7; supported is a divisor of expand * hidden_size"),
+        ({"n_groups": 3}, "n_groups is 3; supported is a divisor of num_heads, which is 8"),
+        ({"time_step_limit": [0.5, 0.1]}, "time_step_limit is (0.5, 0.1); supported is two numbers"),
+        ({"time_step_limit": 3}, "time_step_limit is 3; supported is two numbers"),
+    ],
+    ids=["num_heads", "head_dim", "n_groups", "backwards", "one"],
+)
+def test_heads_that_do_not_fit_name_the_field(values, told, make_theirs, variants, tmp_path, edit, refused):
+    make_theirs(variants["mamba2"]).save_pretrained(tmp_path / "second")
+    assert told in refused(edit(tmp_path / "second", **values), IncompatibleCheckpointError)
+
+
 def test_a_name_on_a_hub_is_no_folder(refused, tmp_path):
     message = refused(tmp_path / "state-spaces/mamba-130m-hf", CheckpointError)
     assert "does not exist" in message

@@ -14,12 +14,13 @@ from helix_kernel import checkpoint as checkpoints
 from helix_kernel.checkpoint.durable import new_directory, write_file
 from helix_kernel.nesting import flatten
 from helix_kernel.restore import open_run
-from helix_ssm.hf.configs import to_config, to_model
 from helix_ssm.hf.fit import check_fit, shapes_of
 from helix_ssm.hf.folder import CONFIG, INDEX, WEIGHTS, import_safetensors
 from helix_ssm.hf.importer import BESIDE
 from helix_ssm.hf.mamba_ssm import is_mamba_ssm
 from helix_ssm.hf.names import hf_name
+from helix_ssm.hf.read_config import to_model
+from helix_ssm.hf.write_config import family_like, to_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,8 +79,10 @@ def export_hf(
     run, out = open_run(checkpoint), Path(out)
     config = run.config(["model"], kernel=kernel)
     model = config["model"]
-    written = to_config(model, str(run.path))
-    weights = _weights(run, shapes_of(model, config.kernel))
+    family = family_like(model, str(run.path))
+    shapes = shapes_of(model, config.kernel)
+    weights = _weights(run, shapes)
+    written = to_config(model, family, shapes, str(run.path))
     text = _imported_config(run, model, config.kernel) or _text(written | {"dtype": _main_dtype(weights)})
     present, missing = _beside(run)
     with new_directory(out) as making:
@@ -89,7 +92,7 @@ def export_hf(
             write_file(making / file.name, file.read_bytes())
     return Exported(
         directory=out,
-        model_type=written["model_type"],
+        model_type=family.model_type,
         weights=tuple(files),
         beside=(CONFIG, *(file.name for file in present)),
         missing=tuple(missing),

@@ -50,7 +50,9 @@ class Family:
         fixed: The values that must be what they are.
         ours: Options of the mixer that config.json has no word for, with what they are in this kind
             of model.
+        initial: Options of the mixer that only say how weights begin, and config.json has no word for.
         has_dt_rank: Whether delta has a rank, and config.json the width of the inner channels.
+        has_heads: Whether inner channels form heads, and delta may be limited.
     """
 
     model_type: str
@@ -59,7 +61,9 @@ class Family:
     fields: tuple[Field, ...]
     fixed: tuple[Fixed, ...]
     ours: Mapping[str, Any] = attrs.field(factory=dict)
+    initial: tuple[str, ...] = ()
     has_dt_rank: bool = False
+    has_heads: bool = False
 
 
 def _trunk(*, vocab_size: int, hidden_size: int, n_layers: int, tied: bool) -> tuple[Field, ...]:
@@ -87,16 +91,46 @@ def _mixer(*, state_size: int) -> tuple[Field, ...]:
 _SILU = Fixed("hidden_act", ("silu", "swish"))
 _RMS_NORM = Fixed("rms_norm", (True,))
 
+_MAMBA_FIELDS = (
+    *_trunk(vocab_size=50280, hidden_size=768, n_layers=32, tied=True),
+    *_mixer(state_size=16),
+)
+
 MAMBA = Family(
     model_type="mamba",
     architecture="MambaForCausalLM",
     mixer="mamba",
-    fields=(
-        *_trunk(vocab_size=50280, hidden_size=768, n_layers=32, tied=True),
-        *_mixer(state_size=16),
-    ),
+    fields=_MAMBA_FIELDS,
+    fixed=(_SILU, _RMS_NORM),
+    ours={"bcdt_rms_eps": None},
+    has_dt_rank=True,
+)
+
+FALCON_MAMBA = Family(
+    model_type="falcon_mamba",
+    architecture="FalconMambaForCausalLM",
+    mixer="mamba",
+    fields=(*_MAMBA_FIELDS, Field("mixer_rms_eps", "mixer.bcdt_rms_eps", 1e-6)),
     fixed=(_SILU, _RMS_NORM),
     has_dt_rank=True,
 )
 
-FAMILIES = {family.model_type: family for family in (MAMBA,)}
+# Some folders also say norm_before_gate = true. transformers reads it nowhere: it norms after the gate.
+MAMBA2 = Family(
+    model_type="mamba2",
+    architecture="Mamba2ForCausalLM",
+    mixer="mamba2",
+    fields=(
+        *_trunk(vocab_size=32768, hidden_size=4096, n_layers=64, tied=False),
+        *_mixer(state_size=128),
+        Field("head_dim", "mixer.head_dim", 64),
+        Field("n_groups", "mixer.n_groups", 8),
+        Field("time_step_floor", "mixer.dt_init_floor", 1e-4),
+        Field("layer_norm_epsilon", "mixer.norm_eps", 1e-5),
+    ),
+    fixed=(_SILU, _RMS_NORM),
+    initial=("A_init_range",),
+    has_heads=True,
+)
+
+FAMILIES = {family.model_type: family for family in (MAMBA, FALCON_MAMBA, MAMBA2)}

@@ -16,11 +16,11 @@ from helix_kernel.config import resolve_document
 from helix_kernel.errors import ArgumentError, IncompatibleCheckpointError, did_you_mean
 from helix_kernel.hooks import API_VERSION
 from helix_kernel.nesting import nest
-from helix_ssm.hf.configs import to_model
 from helix_ssm.hf.fit import check_fit, shapes_of
 from helix_ssm.hf.folder import CONFIG, Folder
 from helix_ssm.hf.mamba_ssm import as_transformers
 from helix_ssm.hf.names import EMBEDDING, HEAD, current_name, hf_name
+from helix_ssm.hf.read_config import to_model
 
 if TYPE_CHECKING:
     from torch import Tensor

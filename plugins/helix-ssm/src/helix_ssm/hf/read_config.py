@@ -1,20 +1,22 @@
-"""A config.json as the table of a Helix language model, and back."""
+"""The language model that a config.json describes, as a Helix config has it."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
 
-from helix_kernel.errors import IncompatibleCheckpointError, did_you_mean
+from helix_kernel.errors import did_you_mean
 from helix_ssm.hf.families import FAMILIES, Family, Field, Fixed
 from helix_ssm.hf.refusal import unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from helix_kernel.config import Resolved
 
 Table = dict[str, Any]
+_NO_LIMIT = (0.0, math.inf)
+_N_HEADS = 128
+"""What `transformers` takes for num_heads where config.json leaves it out."""
 
 
 def to_model(config: Mapping[str, Any], source: str) -> Table:
@@ -37,6 +39,9 @@ def to_model(config: Mapping[str, Any], source: str) -> Table:
     if family.has_dt_rank:
         table["mixer"]["dt_rank"] = _dt_rank(config, table["d_model"], source)
         table["mixer"]["expand"] = _expand(config, table, source)
+    if family.has_heads:
+        _check_heads(config, table, source)
+        table["mixer"]["dt_limit"] = _dt_limit(config, source)
     return table
 
 
@@ -55,32 +60,6 @@ def family_of(config: Mapping[str, Any], source: str) -> Family:
     if architectures != [family.architecture]:
         raise unsupported(source, "architectures", architectures, [family.architecture])
     return family
-
-
-def to_config(model: Resolved, source: str) -> Table:
-    """Return the config.json of a Helix language model, with every value given.
-
-    Args:
-        model: The model, every option filled in.
-        source: Where it comes from, for messages.
-
-    Raises:
-        IncompatibleCheckpointError: No model of `transformers` is built like it; says in what it differs.
-    """
-    table = model.to_table()
-    family = _family_built_like(table, source)
-    config: Table = {"architectures": [family.architecture], "model_type": family.model_type}
-    for field in family.fields:
-        value = _get(table, field.option)
-        if config.setdefault(field.name, value) != value:
-            raise _not_built(source, field.option, value, f"the {field.name} of all norms")
-    if family.has_dt_rank:
-        config["time_step_rank"] = table["mixer"]["dt_rank"] or _automatic_rank(table["d_model"])
-        config["intermediate_size"] = config["expand"] * config["hidden_size"]
-    for fixed in family.fixed:
-        config[fixed.name] = fixed.allowed[0]
-    # No id of a Helix model has a meaning of its own; without this, id 0 would end every text.
-    return config | {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 
 
 def _check_fixed(fixed: Fixed, config: Mapping[str, Any], source: str) -> None:
@@ -134,6 +113,32 @@ def _expand(config: Mapping[str, Any], table: Table, source: str) -> int:
     return int(d_inner // d_model)
 
 
+def _check_heads(config: Mapping[str, Any], table: Table, source: str) -> None:
+    mixer = table["mixer"]
+    n_heads, rest = divmod(mixer["expand"] * table["d_model"], mixer["head_dim"])
+    if rest:
+        raise unsupported(source, "head_dim", mixer["head_dim"], "a divisor of expand * hidden_size")
+    if config.get("num_heads", _N_HEADS) != n_heads:
+        allowed = f"expand * hidden_size / head_dim, which is {n_heads}"
+        raise unsupported(source, "num_heads", config.get("num_heads", _N_HEADS), allowed)
+    if n_heads % mixer["n_groups"]:
+        allowed = f"a divisor of num_heads, which is {n_heads}"
+        raise unsupported(source, "n_groups", mixer["n_groups"], allowed)
+
+
+def _dt_limit(config: Mapping[str, Any], source: str) -> tuple[float, float] | None:
+    limit = _plain(config.get("time_step_limit", _NO_LIMIT))
+    if limit == _NO_LIMIT:
+        return None
+    try:
+        low, high = (float(bound) for bound in limit)
+    except (TypeError, ValueError):
+        low, high = math.nan, math.nan
+    if not 0 <= low <= high:
+        raise unsupported(source, "time_step_limit", limit, "two numbers, 0 <= smallest <= largest")
+    return low, high
+
+
 def _plain(value: Any) -> Any:
     """Return a value of config.json with infinities as numbers; `transformers` writes them as objects."""
     if isinstance(value, list):
@@ -143,46 +148,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _family_built_like(table: Table, source: str) -> Family:
-    """Return the kind of model that a Helix model is, having compared whatever config.json cannot say."""
-    _require(source, "use", table["use"], "helix-ssm:language-model")
-    _require(source, "pattern", table["pattern"], None)
-    _require(source, "channel", table["channel"], None)
-    _require(source, "norm.use", table["norm"]["use"], "helix-ssm:rms-norm")
-    mixer = table["mixer"]
-    alike = [family for family in FAMILIES.values() if mixer["use"] == f"helix-ssm:{family.mixer}"]
-    if not alike:
-        mixers = dict.fromkeys(f"helix-ssm:{family.mixer}" for family in FAMILIES.values())
-        raise _not_built(source, "mixer.use", mixer["use"], " or ".join(mixers))
-    for family in alike:
-        if all(mixer[name] == value for name, value in family.ours.items()):
-            return family
-    for name, value in alike[-1].ours.items():
-        _require(source, f"mixer.{name}", mixer[name], value)
-    raise AssertionError(mixer)
-
-
-def _require(source: str, option: str, value: object, wanted: object) -> None:
-    if value != wanted:
-        raise _not_built(source, option, value, "left out" if wanted is None else repr(wanted))
-
-
 def _put(table: Table, option: str, value: float) -> None:
     *parents, last = option.split(".")
     for parent in parents:
         table = table[parent]
     table[last] = value
-
-
-def _get(table: Table, option: str) -> Any:
-    value: Any = table
-    for part in option.split("."):
-        value = value[part]
-    return value
-
-
-def _not_built(source: str, option: str, value: object, wanted: str) -> IncompatibleCheckpointError:
-    return IncompatibleCheckpointError(
-        f"{source}: model.{option} is {value!r}, which no model of transformers that is written has; there "
-        f"it is {wanted}"
-    )
