@@ -38,26 +38,45 @@ def diagonal_scan_backward(
     initial_state: Tensor | None,
     cu_seqlens: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Differentiate: with g_t the gradient of h_t, g_t += conj(a_{t+1}) g_{t+1}, da_t = g_t conj(h_{t-1})."""
+    """Differentiate: g_t = dh_t + conj(a_{t+1}) g_{t+1} is the gradient of b_t, g_t conj(h_{t-1}) of a_t.
+
+    Both are computed conjugated, which needs no conjugate copies of a and h.
+    """
     args = _Arguments.widen(a, b, initial_state, cu_seqlens)
-    grad_h = torch.zeros_like(b) if grad_h is None else grad_h
-    grad_h = grad_h.to(args.b.dtype) if args.packing is None else args.packing.pad(grad_h.to(args.b.dtype))
-    # Both rows begin with the initial state, one step before the first token.
-    grads = torch.cat([torch.zeros_like(args.state)[:, None], grad_h], dim=1)
-    if grad_final_state is not None:
-        grads[:, -1] += grad_final_state
-    _scan_(args.a.conj().resolve_conj(), grads[:, :-1], grads[:, -1], reverse=True)
     _scan_(args.a, args.b, args.state)
-    before = torch.cat([args.state[:, None], args.b], dim=1)[:, :-1]
-    grad_a, grad_b = before.conj_physical_().mul_(grads[:, 1:]), grads[:, 1:]
+    grad_h = torch.zeros_like(b) if grad_h is None else grad_h
+    grads, grad_state = _scan_back(args, grad_h, grad_final_state)
+    grad_a = torch.empty_like(grads)
+    torch.mul(grads[:, :1], args.state[:, None], out=grad_a[:, :1])
+    torch.mul(grads[:, 1:], args.b[:, :-1], out=grad_a[:, 1:])
     if args.packing is not None:
-        grad_a, grad_b = args.packing.cut(grad_a), args.packing.cut(grad_b)
+        grad_a, grads = args.packing.cut(grad_a), args.packing.cut(grads)
     grad_a = grad_a.sum((0, 1)) if a.dim() == 1 else grad_a
+    nothing = b.new_empty(0)
     return (
-        grad_a.to(a.dtype).contiguous(),
-        grad_b.to(b.dtype).contiguous(),
-        b.new_empty(0) if initial_state is None else grads[:, 0].to(initial_state.dtype).contiguous(),
+        grad_a.conj_physical_().to(a.dtype),
+        grads.conj_physical_().to(b.dtype),
+        nothing if initial_state is None else grad_state.conj_physical_().to(initial_state.dtype),
     )
+
+
+def _scan_back(args: _Arguments, grad_h: Tensor, grad_final_state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the conjugated gradients of b (B, L, D) and of the initial state (B, D)."""
+    grads = _own(grad_h, args.b.dtype) if args.packing is None else args.packing.pad(grad_h.to(args.b.dtype))
+    grads.conj_physical_()
+    grad_state = torch.zeros_like(args.state)
+    if grad_final_state is not None:
+        grad_state += grad_final_state.conj()
+    if not grads.shape[1]:
+        return grads, grad_state
+    last = grads[:, -1].add_(grad_state)
+    first = _scan_(args.a[:, 1:], grads[:, :-1], last, reverse=True)
+    return grads, args.a[:, 0] * first
+
+
+def _own(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return x in the dtype, contiguous, in memory of its own."""
+    return x.to(dtype, copy=True, memory_format=torch.contiguous_format)
 
 
 _SHORT = 16
@@ -67,7 +86,7 @@ _SHORT = 16
 class _Arguments(NamedTuple):
     """Arguments of the op in one dtype, packed sequences as a batch."""
 
-    a: Tensor  # (B, L, D), or (1, 1, D) for factors that are the same at each step
+    a: Tensor  # (B, L, D), or (1, L, D), an expanded view of factors that are the same at each step
     b: Tensor  # (B, L, D), memory of its own
     state: Tensor  # (B, D)
     packing: Packing | None
@@ -79,20 +98,18 @@ class _Arguments(NamedTuple):
         dtype = compute_dtype(a, b, initial_state)
         rows = n_states(cu_seqlens, b.shape[0])
         state = b.new_zeros(rows, b.shape[2]) if initial_state is None else initial_state
-        factors = a.to(dtype).expand(1, 1, -1) if a.dim() == 1 else a.to(dtype)
+        factors = a.to(dtype).expand(1, *b.shape[1:]) if a.dim() == 1 else a.to(dtype)
         if cu_seqlens is None:
-            inputs = b.to(dtype, copy=True, memory_format=torch.contiguous_format)
-            return cls(factors, inputs, state.to(dtype), None)
+            return cls(factors, _own(b, dtype), state.to(dtype), None)
         packing = Packing.of(cu_seqlens, b.shape[1])
-        factors = packing.pad(factors.expand(b.shape), fill=1.0)
-        return cls(factors, packing.pad(b.to(dtype)), state.to(dtype), packing)
+        return cls(packing.pad(factors, fill=1.0), packing.pad(b.to(dtype)), state.to(dtype), packing)
 
 
 def _scan_(a: Tensor, x: Tensor, state: Tensor, *, reverse: bool = False) -> Tensor:
     """Replace inputs x (B, L, D) by the states after each step, in order of time or against it.
 
     Args:
-        a: Factors (B, L, D), or (1, 1, D) for all steps.
+        a: Factors (B, L, D) or (1, L, D).
         x: Inputs, replaced.
         state: State before the first step (B, D).
         reverse: Whether the last step of x comes first.
@@ -103,7 +120,6 @@ def _scan_(a: Tensor, x: Tensor, state: Tensor, *, reverse: bool = False) -> Ten
     seq_len = x.shape[1]
     n_steps = math.isqrt(seq_len)
     whole = 0 if seq_len < _SHORT else seq_len - seq_len % n_steps
-    a = a.expand(a.shape[0], seq_len, a.shape[2])
     rest = (_in_time(a[:, whole:], reverse=reverse), _in_time(x[:, whole:], reverse=reverse))
     if reverse:
         state = _run_(*rest, state)
@@ -116,8 +132,10 @@ def _scan_chunks_(a: Tensor, x: Tensor, state: Tensor, n_steps: int, *, reverse:
     """Do what `_scan_` does, for a length that is a multiple of `n_steps`."""
     n_chunks = x.shape[1] // n_steps
     # Each step of all chunks, (B, n_chunks, D).
-    factors = _in_time(a.view(a.shape[0], n_chunks, n_steps, -1), dim=2, reverse=reverse)
-    inputs = _in_time(x.view(x.shape[0], n_chunks, n_steps, -1), dim=2, reverse=reverse)
+    factors, inputs = (
+        _in_time(tensor.view(tensor.shape[0], n_chunks, n_steps, x.shape[2]), dim=2, reverse=reverse)
+        for tensor in (a, x)
+    )
     ends, products = inputs[0].clone(), factors[0].clone()
     for a_t, x_t in zip(factors[1:], inputs[1:], strict=True):
         torch.addcmul(x_t, a_t, ends, out=ends)
