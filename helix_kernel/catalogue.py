@@ -29,6 +29,7 @@ COMPONENTS = {
         (
             "attention",
             "gated-deltanet",
+            "gla",
             "hyena",
             "language-model",
             "layer-norm",

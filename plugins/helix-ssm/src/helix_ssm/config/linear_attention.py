@@ -25,3 +25,17 @@ class GatedDeltaNetConfig:
     allow_neg_eigval: bool = option(
         False, help="Whether a write may turn what its key held around: beta to 2 in place of 1"
     )
+
+
+@attrs.frozen(kw_only=True)
+class GLAConfig:
+    """The gated linear attention of Yang et al. (2023)."""
+
+    d_model: int = option(help=D_MODEL, ge=1)
+    n_heads: int = option(4, help="Number of heads", ge=1)
+    expand_k: float = option(0.5, help="Width of all queries and keys, in units of d_model", gt=0)
+    expand_v: float = option(1.0, help="Width of all values, in units of d_model", gt=0)
+    gate_low_rank_dim: int = option(16, help="Rank of the map to the gates", ge=1)
+    gate_logit_normalizer: float = option(
+        16.0, help="Divides the gates' logarithms: the larger, the longer the memory", gt=0
+    )

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from helix_kernel.errors import ArgumentError
 from helix_ssm.layers.heads import choose_heads
 from helix_ssm.layers.protocol import at_least_float32, check_at_least, check_chunk, without_weight_decay
+from helix_ssm.layers.rms_norm import RMSNorm
 from helix_ssm.ops import causal_conv1d, gated_delta_rule, rms_norm
 
-_NORM_EPS = 1e-5
 _UNIT_EPS = 1e-6
 
 
@@ -74,8 +74,8 @@ class GatedDeltaNet(nn.Module):
         super().__init__()
         self.n_heads, self.k_dim = choose_heads("gated-deltanet", d_model, n_heads, head_dim)
         check_at_least("gated-deltanet", "d_conv", d_conv, 1)
-        self.v_dim = int(self.k_dim * expand_v)
-        if self.v_dim < 1 or self.v_dim != self.k_dim * expand_v:
+        self.v_dim = round(self.k_dim * expand_v)
+        if self.v_dim < 1 or not math.isclose(self.v_dim, self.k_dim * expand_v):
             raise ArgumentError(
                 f"gated-deltanet: expand_v is {expand_v!r}, allowed is what makes whole values of "
                 f"head_dim={self.k_dim}"
@@ -94,7 +94,7 @@ class GatedDeltaNet(nn.Module):
         self.A_log = without_weight_decay(nn.Parameter(torch.log(16 * (1 - torch.rand(self.n_heads)))))
         self.dt_bias = without_weight_decay(nn.Parameter(_initial_dt_bias(self.n_heads)))
         self.g_proj = nn.Linear(d_model, d_values, bias=False) if gate else None
-        self.o_norm = nn.RMSNorm(self.v_dim, eps=_NORM_EPS)
+        self.o_norm = RMSNorm(self.v_dim)
         self.out_proj = nn.Linear(d_values, d_model, bias=False)
 
     def forward(self, x: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
@@ -148,7 +148,7 @@ class GatedDeltaNet(nn.Module):
             cu_seqlens=cu_seqlens,
         )
         gate = None if self.g_proj is None else self._heads(self.g_proj(x))
-        o = rms_norm(o, self.o_norm.weight, _NORM_EPS, z=gate)
+        o = rms_norm(o, self.o_norm.weight, self.o_norm.eps, z=gate)
         return self.out_proj(o.flatten(2)), GatedDeltaNetState(q_conv, k_conv, v_conv, memory)
 
     def _gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
