@@ -8,6 +8,7 @@ SECTIONS = {
     "loss": "helix-train",
     "optimizer": "helix-train",
     "schedule": "helix-train",
+    "tokenizer": "helix-data",
     "trainer": "helix-train",
 }
 
@@ -18,13 +19,14 @@ COMPONENTS = {
         "torch-chunked": "helix-ssm",
     },
     "command": {
+        "distil": "helix-ssm",
         "eval": "helix-train",
         "export": "helix-ssm",
         "generate": "helix-train",
         "import": "helix-ssm",
         "train": "helix-train",
     },
-    "dataset": dict.fromkeys(("span-corruption", "text-bytes"), "helix-data"),
+    "dataset": dict.fromkeys(("span-corruption", "text-bytes", "text-tokens"), "helix-data"),
     "layer": dict.fromkeys(
         (
             "attention",
@@ -66,6 +68,7 @@ COMPONENTS = {
     ),
     "optimizer": dict.fromkeys(("adam", "adamw", "lion", "rmsprop", "sgd"), "helix-train"),
     "schedule": dict.fromkeys(("constant", "cosine", "exponential", "linear"), "helix-train"),
+    "tokenizer": dict.fromkeys(("bytes", "hf-tokenizer"), "helix-data"),
     "trainer": {"trainer": "helix-train"},
 }
 

@@ -10,7 +10,7 @@ import attrs
 from helix_kernel.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _OP_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -22,6 +22,10 @@ def _check_target(component: Component, attribute: attrs.Attribute[str], value: 
         raise ArgumentError(
             f"component {component.name!r}: {attribute.name}={value!r} is not 'package.module:Attribute'"
         )
+
+
+def _names(value: Iterable[str]) -> tuple[str, ...]:
+    return tuple(value)
 
 
 @attrs.frozen(kw_only=True)
@@ -50,9 +54,9 @@ class Component:
     target: str = attrs.field(validator=_check_target)
     config: str | None = attrs.field(default=None, validator=_check_target)
     summary: str = ""
-    aliases: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    aliases: tuple[str, ...] = attrs.field(default=(), converter=_names)
     deprecated: Mapping[str, str] = attrs.field(factory=dict)
-    requires: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    requires: tuple[str, ...] = attrs.field(default=(), converter=_names)
     kind: str = ""
     provider: str = ""
     version: str = ""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import attrs
 
-from helix_kernel import option
+from helix_kernel import ComponentOf, option
 from helix_kernel.errors import ArgumentError, did_you_mean
 
 if TYPE_CHECKING:
@@ -44,6 +44,31 @@ class SpanCorruptionConfig(TextBytesConfig):
     seq_len: int = option(256, ge=2, help="bytes in a window")
     corruption_rate: float = option(0.15, gt=0, lt=1, help="share of a window's bytes that are corrupted")
     mean_span_length: float = option(3.0, ge=1, help="bytes in a corrupted span, on average")
+
+
+@attrs.frozen(kw_only=True)
+class TextTokensConfig(TextBytesConfig):
+    """A corpus as tokens, cut into shuffled windows; its last part is held out."""
+
+    tokenizer: Annotated[Any, ComponentOf("tokenizer")] = option(
+        {"use": "bytes"}, help="turns text into ids and back"
+    )
+    seq_len: int = option(256, ge=1, help="tokens in a window")
+
+
+@attrs.frozen(kw_only=True)
+class ByteTokenizerConfig:
+    """Every byte is a token."""
+
+
+@attrs.frozen(kw_only=True)
+class HFTokenizerConfig:
+    """The tokenizer of a tokenizer.json, as Hugging Face models have beside their weights."""
+
+    path: str = option(help="the file tokenizer.json")
+    special_tokens: bool = option(
+        False, help="add the tokens that the file puts around a text, such as one for its beginning"
+    )
 
 
 def check_origin(source: str | None, paths: Sequence[str]) -> None:

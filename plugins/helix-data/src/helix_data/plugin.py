@@ -8,14 +8,21 @@ from helix_kernel import Component, Kind
 
 @helix_kernel.hookimpl
 def helix_kinds() -> list[Kind]:
-    """Return the kind that a config's ``[data]`` table holds."""
+    """Return the kinds that a config's ``[data]`` and ``[tokenizer]`` tables hold."""
     return [
         Kind(
             name="dataset",
             plural="datasets",
             summary="Sources of batches, each a pure function of (seed, step, rank)",
             section="data",
-        )
+        ),
+        Kind(
+            name="tokenizer",
+            plural="tokenizers",
+            summary="What turns text into ids and back",
+            section="tokenizer",
+            default="bytes",
+        ),
     ]
 
 
@@ -34,5 +41,31 @@ def helix_datasets() -> list[Component]:
             target="helix_data.span_corruption:SpanCorruption",
             config="helix_data.config:SpanCorruptionConfig",
             summary="Windows of bytes with spans blanked out, to be filled in (Raffel et al. 2020)",
+        ),
+        Component(
+            name="text-tokens",
+            target="helix_data.text_tokens:TextTokens",
+            config="helix_data.config:TextTokensConfig",
+            summary="Text as the tokens of any tokenizer, in shuffled windows",
+        ),
+    ]
+
+
+@helix_kernel.hookimpl
+def helix_tokenizers() -> list[Component]:
+    """Return the tokenizers of this distribution."""
+    return [
+        Component(
+            name="bytes",
+            target="helix_data.byte_tokenizer:ByteTokenizer",
+            config="helix_data.config:ByteTokenizerConfig",
+            summary="Every byte is a token",
+        ),
+        Component(
+            name="hf-tokenizer",
+            target="helix_data.hf_tokenizer:HFTokenizer",
+            config="helix_data.config:HFTokenizerConfig",
+            summary="A tokenizer.json of the library tokenizers, as Hugging Face models have",
+            requires=("helix-data[tokenizers]",),
         ),
     ]
