@@ -22,6 +22,11 @@ class TestHyenaOfOrderThree(LayerSuite):
         )
 
 
+class TestHyenaOfModalFilters(LayerSuite):
+    def make_layer(self):
+        return Hyena(self.d_model, filter="modal", d_state=6, time_scale=16.0)
+
+
 def make_filter(**changed):
     options = {
         "n_filters": 2,
@@ -100,9 +105,28 @@ def test_a_long_stream_is_forward():
     torch.testing.assert_close(torch.cat(outputs, dim=1), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_autocast_keeps_the_filter_in_float32():
+def test_modal_filters_are_the_sum_of_their_modes():
     torch.manual_seed(0)
-    layer, x = Hyena(16), torch.randn(2, 9, 16)
+    layer = Hyena(3, filter="modal", d_state=4).double()
+    weights = {name: tensor.numpy() for name, tensor in layer.filter.state_dict().items()}
+    pole = np.exp(-np.exp(weights["A_log"]) + 1j * weights["A_imag"])
+    R = weights["R"][..., 0] + 1j * weights["R"][..., 1]
+    t = np.arange(50)
+    expected = (R[..., None] * pole[..., None] ** t).sum(-2).real
+    np.testing.assert_allclose(layer.filter(50).detach().numpy(), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_modal_filters_begin_with_unit_energy_whatever_the_scale_of_time():
+    torch.manual_seed(0)
+    for time_scale in (64.0, 512.0):
+        filters = Hyena(64, filter="modal", time_scale=time_scale).filter(int(4 * time_scale))
+        assert 0.8 < filters.square().sum(-1).mean() < 1.2
+
+
+@pytest.mark.parametrize("filter", ["implicit", "modal"])
+def test_autocast_keeps_the_filter_in_float32(filter):
+    torch.manual_seed(0)
+    layer, x = Hyena(16, filter=filter), torch.randn(2, 9, 16)
     expected = layer.filter(9)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert layer.filter(9).equal(expected)
@@ -128,3 +152,17 @@ def test_autocast_keeps_the_filter_in_float32():
 def test_a_wrong_argument_is_named(wrong):
     with pytest.raises(ArgumentError, match=f"hyena: {wrong} is 0, allowed is >"):
         Hyena(**{"d_model": 8, wrong: 0})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"filter": "modall"}, "filter is 'modall', allowed are 'implicit', 'modal'. Did you mean 'modal'"),
+        ({"filter": "modal", "d_state": 3}, "d_state is 3, allowed is an even number"),
+        ({"filter": "modal", "d_state": 0}, "d_state is 0, allowed is >= 2"),
+        ({"filter": "modal", "time_scale": 0.0}, "time_scale is 0.0, allowed is > 0"),
+    ],
+)
+def test_a_wrong_option_of_modal_filters_is_named(wrong, message):
+    with pytest.raises(ArgumentError, match=f"hyena: {message}"):
+        Hyena(**{"d_model": 8, **wrong})

@@ -178,6 +178,11 @@ def helix_commands() -> list[Component]:
     """Return the commands."""
     return [
         Component(
+            name="distil",
+            target="helix_ssm.commands.distil:distil",
+            summary="Make a checkpoint's Hyena layers recurrent, with a stated error",
+        ),
+        Component(
             name="import",
             target="helix_ssm.commands.import_:import_",
             summary="Read another library's model: helix import hf DIRECTORY --out RUN",

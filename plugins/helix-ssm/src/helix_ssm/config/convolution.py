@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import attrs
 
 from helix_kernel import option
@@ -20,3 +22,7 @@ class HyenaConfig:
     d_filter: int = option(64, help="Width of the network that makes the filters", ge=1)
     n_filter_layers: int = option(3, help="Hidden layers of that network", ge=1)
     filter_frequency: float = option(1.0, help="Factor inside the network's sine activations", gt=0)
+    filter: Literal["implicit", "modal"] = option(
+        "implicit", help="implicit: made by the network; modal: sums of exponentials, in constant memory"
+    )
+    d_state: int = option(32, help="Real states of each channel of a modal filter, even", ge=2)

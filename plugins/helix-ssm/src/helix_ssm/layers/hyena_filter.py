@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from helix_kernel.errors import ArgumentError
+from helix_ssm.layers import streaming_conv
 from helix_ssm.layers.protocol import at_least_float32, check_at_least, full_precision
+from helix_ssm.layers.streaming_conv import StreamingConvState
+
+Continuation = Callable[[Tensor, Any], tuple[Tensor, Any]]
+"""Convolves a chunk (B, L, D) with one filter, after what its state has seen."""
 
 # Of its value at time 0, a window keeps 1 % after these multiples of time_scale: the fastest channel's and
 # the slowest's. They are those of the paper's released filters.
@@ -72,6 +80,18 @@ class HyenaFilter(nn.Module):
                 x = torch.sin(self.frequency * _linear(layer, x))
             h = _linear(self.out, x).view(seq_len, self.n_filters, self.d_model)
             return (h * self._window(t).unsqueeze(1)).permute(1, 2, 0)
+
+    def init_state(self, batch_size: int, like: Tensor) -> tuple[StreamingConvState, ...]:  # noqa: ARG002 - as every filter
+        """Return the state of each filter before the first token: no past."""
+        return (StreamingConvState(),) * self.n_filters
+
+    def continuations(self, states: tuple[StreamingConvState, ...], seq_len: int) -> list[Continuation]:
+        """Return, for each filter, what maps a chunk (B, L, D) and a state to outputs and the next state.
+
+        The network is run on no more lags than the chunk's place needs, once for all filters.
+        """
+        n_lags = streaming_conv.n_lags(states[0].n_tokens, seq_len)
+        return [partial(streaming_conv.extend, kernel) for kernel in self(n_lags)]
 
     def _features(self, t: Tensor) -> Tensor:
         """Return (L, 2 n_frequencies + 1) positional features of the times t (L,)."""

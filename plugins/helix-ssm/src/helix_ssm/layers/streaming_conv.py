@@ -58,12 +58,12 @@ def n_lags(n_tokens: int, seq_len: int) -> int:
     return lags
 
 
-def extend(x: Tensor, kernel: Tensor, state: StreamingConvState) -> tuple[Tensor, StreamingConvState]:
+def extend(kernel: Tensor, x: Tensor, state: StreamingConvState) -> tuple[Tensor, StreamingConvState]:
     """Convolve a chunk with all that came before it and itself: y_t = sum over s <= t of kernel_{t-s} x_s.
 
     Args:
-        x: Inputs (B, L, D) that follow the state's tokens.
         kernel: The impulse response (D, K), lag 0 first, of at least `n_lags` lags.
+        x: Inputs (B, L, D) that follow the state's tokens.
         state: From `extend`, or `StreamingConvState()` before the first token. It stays valid.
 
     Returns:
@@ -71,8 +71,8 @@ def extend(x: Tensor, kernel: Tensor, state: StreamingConvState) -> tuple[Tensor
     """
     outputs = [x[:, :0]]
     for piece in torch.split(x, _pieces(state.n_tokens, x.shape[1]), dim=1) if x.shape[1] else ():
-        outputs.append(_piece_output(piece, kernel, state))
-        state = _after(piece, kernel, state)
+        outputs.append(_piece_output(kernel, piece, state))
+        state = _after(kernel, piece, state)
     return torch.cat(outputs, dim=1), state
 
 
@@ -92,7 +92,7 @@ def _power_of_two_in(n: int) -> int:
     return n & -n
 
 
-def _piece_output(x: Tensor, kernel: Tensor, state: StreamingConvState) -> Tensor:
+def _piece_output(kernel: Tensor, x: Tensor, state: StreamingConvState) -> Tensor:
     """Add up what is pending for a piece's outputs and the convolution inside it."""
     length = x.shape[1]
     inside = kernel[:, 0].to(x.dtype) * x if length == 1 else long_conv(x, kernel[:, :length])
@@ -103,7 +103,7 @@ def _piece_output(x: Tensor, kernel: Tensor, state: StreamingConvState) -> Tenso
     return y.to(x.dtype)
 
 
-def _after(x: Tensor, kernel: Tensor, state: StreamingConvState) -> StreamingConvState:
+def _after(kernel: Tensor, x: Tensor, state: StreamingConvState) -> StreamingConvState:
     """Count a piece: merge it with the blocks into which it carries, and make the tile of what results."""
     kept, length = len(state.blocks), x.shape[1]
     while kept and state.blocks[kept - 1].shape[1] == length:
