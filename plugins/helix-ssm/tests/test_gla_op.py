@@ -12,7 +12,7 @@ from helix_ssm.ops.chunked.backend import ChunkedBackend
 from helix_ssm.ops.chunked.decayed import decayed_products
 
 
-def arguments(batch_size=2, seq_len=100, n_heads=3, k_dim=8, v_dim=5, dtype=torch.float64):
+def arguments(batch_size=2, seq_len=150, n_heads=3, k_dim=8, v_dim=5, dtype=torch.float64):
     torch.manual_seed(seq_len)
     heads = (batch_size, seq_len, n_heads)
     q, k = torch.randn(2, *heads, k_dim, dtype=dtype)
