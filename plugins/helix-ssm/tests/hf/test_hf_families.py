@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,13 @@ from helix_ssm.hf.read_config import to_model
 from helix_ssm.hf.write_config import family_like, to_config
 
 each_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
+
+
+def test_the_readme_names_every_kind():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## Weights that you already have")[2]
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \|", section, re.MULTILINE)
+    assert rows == [(family.model_type, family.mixer) for family in FAMILIES.values()]
 
 
 def resolved(table):

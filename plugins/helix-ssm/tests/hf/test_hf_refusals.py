@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from helix_kernel.errors import (
     IncompatibleCheckpointError,
 )
 from helix_ssm.hf import import_hf
+from helix_ssm.hf.folder import Folder
 
 
 @pytest.fixture
@@ -218,3 +220,12 @@ def test_a_disk_that_fills_up_leaves_nothing(folder, refused, monkeypatch):
 
     monkeypatch.setattr("helix_kernel.checkpoint.writer.write_file", full)
     assert "No space left on device" in refused(folder, CheckpointError)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is mapped where")
+def test_tensors_are_maps_of_their_file_and_take_no_memory_of_their_own(folder):
+    tensors = Folder.open(folder).tensors()
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    spans = [line.split()[0].split("-") for line in lines if line.endswith(str(folder / "model.safetensors"))]
+    for name, tensor in tensors.items():
+        assert any(int(low, 16) <= tensor.data_ptr() < int(high, 16) for low, high in spans), name

@@ -15,8 +15,8 @@ from helix_kernel.checkpoint.durable import new_directory, write_file
 from helix_kernel.nesting import flatten
 from helix_kernel.restore import open_run
 from helix_ssm.hf.fit import check_fit, shapes_of
-from helix_ssm.hf.folder import CONFIG, INDEX, WEIGHTS, import_safetensors
-from helix_ssm.hf.importer import BESIDE
+from helix_ssm.hf.folder import CONFIG, INDEX, WEIGHTS, import_safetensors, tokenizer_files
+from helix_ssm.hf.importer import BESIDE, TOKENIZER
 from helix_ssm.hf.mamba_ssm import is_mamba_ssm
 from helix_ssm.hf.names import hf_name
 from helix_ssm.hf.read_config import to_model
@@ -43,7 +43,7 @@ class Exported:
         model_type: Which kind of model it is, in the words of `transformers`.
         weights: The files of weights.
         beside: The other files, config.json first.
-        missing: Files that were imported with the model and are no longer beside its checkpoint.
+        missing: Files that go with the model and are no longer where they were.
     """
 
     directory: Path
@@ -63,7 +63,7 @@ def export_hf(
     """Write a checkpoint's model as a folder for ``transformers.AutoModelForCausalLM.from_pretrained``.
 
     Every weight keeps its bits. A model that was imported gets back its config.json, tokenizer and
-    generation_config.json as they were.
+    generation_config.json as they were; one that was trained on tokens gets its tokenizer's files.
 
     Args:
         checkpoint: A checkpoint, or a run's directory (its newest good checkpoint).
@@ -84,18 +84,19 @@ def export_hf(
     weights = _weights(run, shapes)
     written = to_config(model, family, shapes, str(run.path))
     text = _imported_config(run, model, config.kernel) or _text(written | {"dtype": _main_dtype(weights)})
-    present, missing = _beside(run)
+    beside = _beside(run)
+    present = {name: file for name, file in beside.items() if file.is_file()}
     with new_directory(out) as making:
         files = _write_weights(making, run.path, weights, shard_bytes)
         write_file(making / CONFIG, text.encode())
-        for file in present:
-            write_file(making / file.name, file.read_bytes())
+        for name, file in present.items():
+            write_file(making / name, file.read_bytes())
     return Exported(
         directory=out,
         model_type=family.model_type,
         weights=tuple(files),
-        beside=(CONFIG, *(file.name for file in present)),
-        missing=tuple(missing),
+        beside=(CONFIG, *present),
+        missing=tuple(str(file) for name, file in beside.items() if name not in present),
     )
 
 
@@ -137,12 +138,22 @@ def _main_dtype(weights: Mapping[str, ArrayInfo]) -> str:
     return sizes.most_common(1)[0][0]
 
 
-def _beside(run: SavedRun) -> tuple[list[Path], list[str]]:
-    """Return the files imported with the model: those that are still beside its checkpoint, and the rest."""
-    names = run.attributes.get("hf", {}).get("files", [])
-    folder = run.path.parent.parent / BESIDE
-    present = [folder / name for name in names if (folder / name).is_file()]
-    return present, [name for name in names if not (folder / name).is_file()]
+def _beside(run: SavedRun) -> dict[str, Path]:
+    """Return the files that go with the model by name, whether they are still there or not."""
+    imported = run.attributes.get("hf")
+    if imported is None:
+        return _tokenizer(run.attributes["config"])
+    return {name: run.path.parent.parent / BESIDE / name for name in imported["files"]}
+
+
+def _tokenizer(config: Mapping[str, Any]) -> dict[str, Path]:
+    """Return the files of the tokenizer that a model was trained with, where it has one of `tokenizers`."""
+    table = config.get("tokenizer") or config.get("data", {}).get("tokenizer") or {}
+    if table.get("use") != "helix-data:hf-tokenizer":
+        return {}
+    file = Path(table["path"]).expanduser()
+    others = tokenizer_files(file.parent) if file.name == TOKENIZER else []
+    return {other.name: other for other in others} | {TOKENIZER: file}
 
 
 def _write_weights(making: Path, path: Path, weights: Mapping[str, ArrayInfo], shard_bytes: int) -> list[str]:

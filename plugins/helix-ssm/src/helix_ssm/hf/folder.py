@@ -20,11 +20,11 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-_COMPANIONS = (
+_GENERATION = "generation_config.json"
+_TOKENIZERS = (
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
-    "generation_config.json",
     "merges.txt",
     "special_tokens_map.json",
     "tokenizer.json",
@@ -67,7 +67,8 @@ class Folder:
 
     def companions(self) -> list[Path]:
         """Return the files that belong to the model and hold no weights: tokenizer and generation."""
-        return [self.path / name for name in _COMPANIONS if (self.path / name).is_file()]
+        generation = self.path / _GENERATION
+        return [*([generation] if generation.is_file() else []), *tokenizer_files(self.path)]
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor by its name.
@@ -127,6 +128,11 @@ class Folder:
                 yield from [(name, content.get_tensor(name)) for name in content.keys()]  # noqa: SIM118 - no mapping
         except (safetensors.SafetensorError, OSError) as error:
             raise CheckpointError(f"{self.path} is damaged: {file}: {error}") from error
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that make up a tokenizer."""
+    return [folder / name for name in _TOKENIZERS if (folder / name).is_file()]
 
 
 def import_safetensors() -> ModuleType:

@@ -137,7 +137,8 @@ def _tokenizer(folder: Folder, out: Path, kernel: Kernel) -> dict[str, Any]:
     copy = _tokenizer_copy(folder, out)
     if copy is None or "tokenizer" not in kernel.registry.sections:
         return {}
-    return {"tokenizer": {"use": "hf-tokenizer", "path": str(copy)}}
+    # The tokens around a text are those that the model was trained with, and transformers adds them too.
+    return {"tokenizer": {"use": "hf-tokenizer", "path": str(copy), "special_tokens": True}}
 
 
 def _tokenizer_copy(folder: Folder, out: Path) -> Path | None:
