@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -59,7 +61,7 @@ def test_the_error_falls_with_the_number_of_modes():
     t = torch.arange(400, dtype=torch.float64) / 100
     response = (torch.exp(-2 * t) * torch.cos(torch.sin(9 * t) + t * t)).unsqueeze(0)
     errors = [(rendered(fit(response, n), 400) - response).norm() / response.norm() for n in (2, 4, 8, 16)]
-    assert all(small < 0.5 * large for large, small in zip(errors, errors[1:], strict=False))
+    assert all(small < 0.5 * large for large, small in itertools.pairwise(errors))
     assert errors[-1] < 2e-3
 
 

@@ -123,10 +123,10 @@ def test_modal_filters_begin_with_unit_energy_whatever_the_scale_of_time():
         assert 0.8 < filters.square().sum(-1).mean() < 1.2
 
 
-@pytest.mark.parametrize("filter", ["implicit", "modal"])
-def test_autocast_keeps_the_filter_in_float32(filter):
+@pytest.mark.parametrize("kind", ["implicit", "modal"])
+def test_autocast_keeps_the_filter_in_float32(kind):
     torch.manual_seed(0)
-    layer, x = Hyena(16, filter=filter), torch.randn(2, 9, 16)
+    layer, x = Hyena(16, filter=kind), torch.randn(2, 9, 16)
     expected = layer.filter(9)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert layer.filter(9).equal(expected)
