@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.signal
+import scipy.stats
 import torch
 
 from helix_kernel.errors import ArgumentError
@@ -73,17 +74,28 @@ def test_the_layer_is_scipys_zero_order_hold_system():
     np.testing.assert_allclose(layer(x)[0].detach().numpy(), gated(layer, np.array(ys)), rtol=1e-8, atol=1e-9)
 
 
-def test_the_layer_begins_as_a_real_system_in_the_basis_of_hippo():
-    """With one step size, V undone leaves real B and C with HiPPO-N between: a dense system for scipy."""
+def in_the_basis_of_hippo(layer):
+    """Return (B, C) of the dense system, V undone."""
+    _, B, C, _ = dense_system(layer)
+    V = hippo_n(layer.d_state, 1)[1].numpy()
+    V = np.hstack([V, V.conj()])
+    return (V @ B).real, (C @ V.conj().T).real
+
+
+def test_B_and_C_begin_independent_and_normal_in_the_basis_of_hippo():
+    torch.manual_seed(0)
+    B, C = in_the_basis_of_hippo(S5(4096, d_state=8, dt_min=1.0, dt_max=1.0))
+    np.testing.assert_allclose(B @ B.T, np.eye(8), atol=0.1)
+    np.testing.assert_allclose(C.T @ C / 4096, np.eye(8), atol=0.1)
+    assert abs(scipy.stats.kurtosis(B, axis=None)) < 0.1
+
+
+def test_the_layer_begins_as_a_system_with_the_matrix_of_hippo():
+    """With one step size, the layer is a dense real system for scipy."""
     torch.manual_seed(0)
     layer = S5(3, d_state=8, dt_min=0.05, dt_max=0.05).double()
-    _, B, C, D = dense_system(layer)
-    V = hippo_n(8, 1)[1].numpy()
-    V = np.hstack([V, V.conj()])
-    B, C = V @ B, C @ V.conj().T
-    assert np.abs(B.imag).max() < 1e-6 * np.abs(B).max()
-    assert np.abs(C.imag).max() < 1e-6 * np.abs(C).max()
-    system = (0.05 * hippo_normal(8), B.real, C.real, D)
+    B, C = in_the_basis_of_hippo(layer)
+    system = (0.05 * hippo_normal(8), B, C, np.diag(layer.D.detach().numpy()))
     A, B, C, D, _ = scipy.signal.cont2discrete(system, 1.0, method="zoh")
     x = torch.randn(1, 30, 3, dtype=torch.float64)
     # scipy reads out the state before the input enters it: A and B move into the readout.
