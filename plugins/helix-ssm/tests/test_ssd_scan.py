@@ -124,9 +124,8 @@ def test_a_strong_decay_does_not_spoil_the_weak_ones_after_it():
 
 
 def test_decays_have_no_numbers_so_small_that_processors_slow_down():
-    dt, A = torch.full((1, CHUNK, 1, 1), 1.0), torch.tensor([[-1.7]])
-    projections = torch.ones(1, CHUNK, 1, 2)
-    chunk = Chunk.cut(torch.ones(1, CHUNK, 1, 1, 3), dt, A, projections, projections)
+    dt, projections = torch.ones(1, CHUNK, 1, 1), torch.ones(1, CHUNK, 1, 2)
+    chunk = Chunk.cut(torch.ones(1, CHUNK, 1, 1, 3), dt, -1.7 * dt, projections, projections)
     for decays in (chunk._decays(), chunk._from_start(), chunk._to_end()):
         assert decays.max() <= 1
         assert decays[decays > 0].min() > 1e-27
@@ -152,6 +151,7 @@ def test_the_flop_formula_counts_the_products_of_the_chunked_form(seq_len):
         ({"x": draw(2, 70, 12)}, r"x has shape \(2, 70, 12\), allowed is \(any, any, any, any\)"),
         ({"dt": draw(2, 70, 3)}, r"dt has shape \(2, 70, 3\), allowed is \(2, 70, 4\)"),
         ({"A": draw(4, 5)}, r"A has shape \(4, 5\), allowed is \(4\)"),
+        ({"A": draw(2, 70, 3)}, r"A has shape \(2, 70, 3\), allowed is \(2, 70, 4\)"),
         ({"B": draw(2, 70, 3, 5), "C": draw(2, 70, 3, 5)}, "3 groups, which do not divide the 4 heads"),
         ({"C": draw(2, 70, 2, 4)}, "C has shape"),
         ({"D": draw(4, 2)}, r"D has shape \(4, 2\), allowed is \(4, 3\)"),

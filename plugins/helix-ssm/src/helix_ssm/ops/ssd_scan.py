@@ -46,7 +46,8 @@ def ssd_scan(
     Args:
         x: Inputs (B, L, H, P): H heads of P channels.
         dt: Step sizes (B, L, H), before bias, softplus and limit.
-        A: Continuous-time decay rates (H,); negative for a stable state.
+        A: Continuous-time decay rates (H,), or (B, L, H) where they depend on the token; negative for a
+            stable state.
         B: Input projections (B, L, G, N), one for each H/G heads.
         C: Output projections, shaped as `B`.
         D: Skip weights (H,) or (H, P).
@@ -86,15 +87,18 @@ def reference(
     """Run the recurrence step by step; returns y (B, L, H, P) and the final state (B, H, P, N)."""
     if cu_seqlens is not None:
 
-        def run(x: Tensor, dt: Tensor, B: Tensor, C: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        def run(
+            x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None
+        ) -> tuple[Tensor, Tensor]:
             return reference(x, dt, A, B, C, D, dt_bias, dt_softplus, dt_limit, state, cu_seqlens=None)
 
-        return one_by_one(run, (x, dt, B, C), initial_state, cu_seqlens)
+        return one_by_one(run, (x, dt, A.expand(dt.shape), B, C), initial_state, cu_seqlens)
     dtype = compute_dtype(x, dt, A, B, C, D, dt_bias, initial_state)
-    u, A = x.to(dtype), A.to(dtype)
+    u = x.to(dtype)
     dt = dt.to(dtype) if dt_bias is None else dt.to(dtype) + dt_bias.to(dtype)
     dt = F.softplus(dt) if dt_softplus else dt
     dt = dt if dt_limit is None else dt.clamp(*dt_limit)
+    decay = torch.exp(dt * A.to(dtype))
     n_heads, n_groups = x.shape[2], B.shape[2]
     inputs, outputs = (
         projection.to(dtype).repeat_interleave(n_heads // n_groups, dim=2) for projection in (B, C)
@@ -102,8 +106,8 @@ def reference(
     h = u.new_zeros(*_state_shape(x, B, x.shape[0])) if initial_state is None else initial_state.to(dtype)
     ys = [u[:, :0]]
     for t in range(x.shape[1]):
-        step = dt[:, t, :, None, None]
-        h = torch.exp(step * A[:, None, None]) * h + step * u[:, t, :, :, None] * inputs[:, t, :, None]
+        written = (dt[:, t, :, None] * u[:, t])[..., None] * inputs[:, t, :, None]
+        h = decay[:, t, :, None, None] * h + written
         ys.append((h * outputs[:, t, :, None]).sum(-1)[:, None])
     y = torch.cat(ys, dim=1)
     if D is not None:
@@ -130,7 +134,7 @@ def _check(
     check_shape("x", x, (None, None, None, None))
     batch_size, seq_len, n_heads, head_dim = x.shape
     check_shape("dt", dt, (batch_size, seq_len, n_heads))
-    check_shape("A", A, (n_heads,))
+    check_shape("A", A, dt.shape if A.dim() == 3 else (n_heads,))
     check_shape("B", B, (batch_size, seq_len, None, None))
     check_shape("C", C, B.shape)
     n_groups = B.shape[2]
@@ -204,6 +208,7 @@ def _samples() -> Iterator[Sample]:
     yield Sample("whole-chunks", _arguments(seq_len=CHUNK, D=(4, 3)))
     yield Sample("over-two-chunks", _arguments(seq_len=2 * CHUNK + 5, groups=2, D=(4,), state=True))
     yield Sample("strong-decay", _arguments(seq_len=21, decay=20.0, state=True))
+    yield Sample("a-rate-a-token", _arguments(seq_len=9, rates=(2, 9, 4), groups=2, state=True))
     yield Sample("growth", _arguments(seq_len=9, decay=-0.1))
     yield Sample("one-head", _arguments(n_heads=1, groups=1, bias=True))
     yield Sample("a-group-a-head", _arguments(groups=4, softplus=True))
@@ -211,6 +216,7 @@ def _samples() -> Iterator[Sample]:
     yield Sample("many-threads", _arguments(batch_size=4, seq_len=20, n_heads=8, head_dim=32, d_state=32))
     yield Sample("packed", _arguments(batch_size=1, seq_len=21, bounds=(0, 1, 5, 16, 16, 21), D=(4,)))
     yield Sample("packed-state", _arguments(batch_size=1, seq_len=9, bounds=(0, 8, 9), state=True, groups=2))
+    yield Sample("packed-rates", _arguments(batch_size=1, seq_len=9, bounds=(0, 5, 9), rates=(1, 9, 4)))
 
 
 def _arguments(
@@ -222,6 +228,7 @@ def _arguments(
     d_state: int = 5,
     groups: int = 1,
     decay: float = 1.0,
+    rates: tuple[int, ...] | None = None,
     bounds: tuple[int, ...] | None = None,
     D: tuple[int, ...] | None = None,
     bias: bool = False,
@@ -239,7 +246,7 @@ def _arguments(
     return (
         draw(batch_size, seq_len, n_heads, head_dim),
         steps if softplus else steps.abs() * 0.5,
-        -decay * draw(n_heads).exp(),
+        -decay * draw(*(rates or (n_heads,))).exp(),
         draw(batch_size, seq_len, groups, d_state),
         draw(batch_size, seq_len, groups, d_state),
         None if D is None else draw(*D),

@@ -24,7 +24,7 @@ class Gradients(NamedTuple):
     """Gradients of a chunk's inputs and of the state before it."""
 
     u: Tensor  # (B, G, K, T, P)
-    decay: Tensor  # (B, G, K, T), of dt A
+    log_decay: Tensor  # (B, G, K, T)
     B: Tensor  # (B, G, T, N)
     C: Tensor  # (B, G, T, N)
     state: Tensor  # (B, G, K, P, N)
@@ -39,11 +39,11 @@ class Chunk(NamedTuple):
     sums: Tensor  # (B, G, K, T), running sums of dt A, float64
 
     @classmethod
-    def cut(cls, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Chunk:
-        """Lay out x (B, T, G, K, P), dt (B, T, G, K), B and C (B, T, G, N) with A (G, K)."""
+    def cut(cls, x: Tensor, dt: Tensor, log_decay: Tensor, B: Tensor, C: Tensor) -> Chunk:
+        """Lay out x (B, T, G, K, P), dt and dt A (B, T, G, K), B and C (B, T, G, N)."""
         x, dt = by_head(x), by_head(dt)
         u = torch.mul(x, dt.unsqueeze(-1), out=dt.new_empty(x.shape))
-        sums = (dt * A.unsqueeze(-1)).cumsum(-1, dtype=torch.float64)
+        sums = by_head(log_decay).cumsum(-1, dtype=torch.float64)
         return cls(u, B.transpose(1, 2).contiguous(), C.transpose(1, 2).contiguous(), sums)
 
     def outputs(self, state: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class Chunk(NamedTuple):
         through_state = _spread(self.B @ grad_state.flatten(2, 3).mT, state)
         return Gradients(
             u=(masked.mT @ grad_y).addcmul_(through_state, self._to_end()),
-            decay=grad_sums.flip(-1).cumsum(-1).flip(-1),
+            log_decay=grad_sums.flip(-1).cumsum(-1).flip(-1),
             B=grad_scores.mT @ self.C + into_state.sum(2),
             C=grad_scores @ self.B + from_state.sum(2),
             state=_add_products(kept, self._from_start(), grad_y, self.C),

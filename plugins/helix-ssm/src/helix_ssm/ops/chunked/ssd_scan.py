@@ -79,12 +79,12 @@ def ssd_scan_backward(
     else:
         packing = Packing.of(cu_seqlens, x.shape[1])
         grads = _run_back(packing.pad(grad_y), grad_state, inputs.pad(packing)).cut(packing)
-    grad_dt = steps.backward(grads.dt.flatten(2))
+    grad_dt = steps.backward(grads.dt.flatten(2) + grads.log_decay.flatten(2) * A.to(dtype))
     given = (x, dt, A, B, C, D, dt_bias, initial_state)
     found = (
         grads.x,
         grad_dt,
-        grads.A,
+        (grads.log_decay * inputs.dt).flatten(2).sum_to_size(A.shape),
         grads.B,
         grads.C,
         grads.D,
@@ -129,7 +129,7 @@ class _Inputs(NamedTuple):
 
     x: Tensor  # (B, L, G, K, P)
     dt: Tensor  # (B, L, G, K)
-    A: Tensor  # (G, K)
+    log_decay: Tensor  # (B, L, G, K), dt A
     B: Tensor  # (B, L, G, N)
     C: Tensor  # (B, L, G, N)
     D: Tensor | None  # (G, K, 1, P), or (G, K, 1, 1)
@@ -153,7 +153,7 @@ class _Inputs(NamedTuple):
         return cls(
             x=torch.unflatten(x, 2, heads),
             dt=torch.unflatten(dt, 2, heads),
-            A=A.to(dt.dtype).view(heads),
+            log_decay=torch.unflatten(dt * A.to(dt.dtype), 2, heads),
             B=B.to(dt.dtype),
             C=C.to(dt.dtype),
             D=None if D is None else D.to(dt.dtype).reshape(*heads, 1, -1),
@@ -162,23 +162,23 @@ class _Inputs(NamedTuple):
 
     def pad(self, packing: Packing) -> _Inputs:
         """Lay packed sequences out as a batch. A step of zero keeps the state as it is."""
-        x, dt, B, C = (packing.pad(tensor) for tensor in (self.x, self.dt, self.B, self.C))
-        return self._replace(x=x, dt=dt, B=B, C=C)
+        x, dt, log_decay, B, C = (packing.pad(tensor) for tensor in self[:5])
+        return self._replace(x=x, dt=dt, log_decay=log_decay, B=B, C=C)
 
     def spans(self) -> list[slice]:
         """Return where in time each chunk lies."""
         return [slice(start, start + CHUNK) for start in range(0, self.x.shape[1], CHUNK)]
 
     def chunk(self, at: slice) -> Chunk:
-        return Chunk.cut(self.x[:, at], self.dt[:, at], self.A, self.B[:, at], self.C[:, at])
+        return Chunk.cut(*(tensor[:, at] for tensor in self[:5]))
 
 
 class _Gradients(NamedTuple):
     """Gradients of the inputs, each in its shape."""
 
     x: Tensor
-    dt: Tensor
-    A: Tensor
+    dt: Tensor  # where it multiplies x
+    log_decay: Tensor
     B: Tensor
     C: Tensor
     D: Tensor | None
@@ -186,8 +186,8 @@ class _Gradients(NamedTuple):
 
     def cut(self, packing: Packing) -> _Gradients:
         """Take a batch back into one row."""
-        x, dt, B, C = (packing.cut(tensor) for tensor in (self.x, self.dt, self.B, self.C))
-        return self._replace(x=x, dt=dt, B=B, C=C)
+        x, dt, log_decay, B, C = (packing.cut(tensor) for tensor in self[:5])
+        return self._replace(x=x, dt=dt, log_decay=log_decay, B=B, C=C)
 
 
 def _run(inputs: _Inputs) -> tuple[Tensor, Tensor]:
@@ -209,26 +209,26 @@ def _run_back(grad_y: Tensor, grad_state: Tensor, inputs: _Inputs) -> _Gradients
 
     The state before each chunk is made anew, and kept until the chunk's turn comes.
     """
-    x, dt, A, B, C, D, state = inputs
+    x, dt, _, _, _, D, state = inputs
     spans, states = inputs.spans(), [state]
     for at in spans[:-1]:
         states.append(inputs.chunk(at).advance(states[-1]))
-    grad_x, grad_dt, grad_B, grad_C = (
-        torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (x, dt, B, C)
+    grad_x, grad_dt, grad_log_decay, grad_B, grad_C = (
+        torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in inputs[:5]
     )
-    grad_A, grad_D = torch.zeros_like(A), None if D is None else torch.zeros_like(D)
+    grad_D = None if D is None else torch.zeros_like(D)
     for i in reversed(range(len(spans))):
         at = spans[i]
         grad = by_head(grad_y[:, at]).to(dt.dtype).contiguous()
         chunk = inputs.chunk(at).backward(grad, grad_state, states[i])
         grad_state = chunk.state
         u, step = by_head(x[:, at]), by_head(dt[:, at])
-        grad_dt[:, at] = by_token((chunk.u * u).sum(-1) + chunk.decay * A.unsqueeze(-1))
-        grad_A += (chunk.decay * step).sum((0, -1))
+        grad_dt[:, at] = by_token((chunk.u * u).sum(-1))
+        grad_log_decay[:, at] = by_token(chunk.log_decay)
         grad_u = chunk.u * step.unsqueeze(-1)
         if D is not None and grad_D is not None:
             grad_u.addcmul_(grad, D)
             grad_D += (grad * u).sum_to_size(D.shape)
         grad_x[:, at] = by_token(grad_u)
         grad_B[:, at], grad_C[:, at] = chunk.B.transpose(1, 2), chunk.C.transpose(1, 2)
-    return _Gradients(grad_x, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_state)
+    return _Gradients(grad_x, grad_dt, grad_log_decay, grad_B, grad_C, grad_D, grad_state)
