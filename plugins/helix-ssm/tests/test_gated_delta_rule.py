@@ -9,11 +9,11 @@ from helix_ssm.ops import gated_delta_rule
 from helix_ssm.ops.chunked.backend import ChunkedBackend
 
 
-def arguments(batch_size=2, seq_len=100, n_heads=3, k_dim=8, v_dim=5, dtype=torch.float32):
+def arguments(batch_size=2, seq_len=150, n_heads=3, k_dim=8, v_dim=5, dtype=torch.float32):
     torch.manual_seed(seq_len)
     heads = (batch_size, seq_len, n_heads)
     q, k = (torch.nn.functional.normalize(torch.randn(*heads, k_dim, dtype=dtype), dim=-1) for _ in "qk")
-    g = -torch.rand(heads, dtype=dtype)
+    g = -0.05 * torch.rand(heads, dtype=dtype)
     return q, k, torch.randn(*heads, v_dim, dtype=dtype), g, torch.rand(heads, dtype=dtype)
 
 

@@ -16,7 +16,7 @@ def arguments(batch_size=2, seq_len=150, n_heads=3, k_dim=8, v_dim=5, dtype=torc
     torch.manual_seed(seq_len)
     heads = (batch_size, seq_len, n_heads)
     q, k = torch.randn(2, *heads, k_dim, dtype=dtype)
-    return q, k, torch.randn(*heads, v_dim, dtype=dtype), -torch.rand(*heads, k_dim, dtype=dtype)
+    return q, k, torch.randn(*heads, v_dim, dtype=dtype), -0.05 * torch.rand(*heads, k_dim, dtype=dtype)
 
 
 def chunked(q, k, v, g):
