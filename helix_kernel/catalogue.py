@@ -30,6 +30,7 @@ COMPONENTS = {
     "layer": dict.fromkeys(
         (
             "attention",
+            "bidirectional",
             "gated-deltanet",
             "gla",
             "hyena",
@@ -42,6 +43,7 @@ COMPONENTS = {
             "mlp",
             "moe",
             "rg-lru",
+            "reversible",
             "rms-norm",
             "s4",
             "s4d",

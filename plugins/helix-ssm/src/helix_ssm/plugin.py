@@ -101,6 +101,18 @@ def helix_layers() -> list[Component]:
             summary="Sparse mixture of experts that drops no token, with balance and z losses",
         ),
         Component(
+            name="bidirectional",
+            target="helix_ssm.layers.bidirectional:Bidirectional",
+            config="helix_ssm.config.composite:BidirectionalConfig",
+            summary="Two causal layers as one that looks both ways (Schuster and Paliwal 1997)",
+        ),
+        Component(
+            name="reversible",
+            target="helix_ssm.layers.reversible:Reversible",
+            config="helix_ssm.config.composite:ReversibleConfig",
+            summary="Two-stream stack whose backward pass computes its activations back (Gomez et al. 2017)",
+        ),
+        Component(
             name="language-model",
             target="helix_ssm.layers.language_model:LanguageModel",
             config="helix_ssm.config.models:LanguageModelConfig",

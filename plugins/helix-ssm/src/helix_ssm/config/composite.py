@@ -9,6 +9,7 @@ import attrs
 from helix_kernel import option
 from helix_kernel.errors import ArgumentError
 from helix_ssm.config._words import D_MODEL
+from helix_ssm.config.models import Layer  # noqa: TC001 - options' types are read at run time
 
 
 @attrs.frozen(kw_only=True)
@@ -40,3 +41,28 @@ class MoEConfig:
             raise ArgumentError(
                 "renormalise is True with top_k=1, which makes every weight 1: allowed is False"
             )
+
+
+@attrs.frozen(kw_only=True)
+class BidirectionalConfig:
+    """One causal layer from start to end, and one back."""
+
+    d_model: int = option(help=D_MODEL, ge=1)
+    mixer: Layer = option({"use": "mamba"}, help="Layer of each direction, which must be causal")
+    combine: Literal["sum", "concat"] = option("sum", help="Sum of both outputs, or a learnt map of both")
+    share: bool = option(False, help="Whether one set of weights serves both directions")
+
+
+@attrs.frozen(kw_only=True)
+class ReversibleConfig:
+    """Pairs of layers on two streams, whose activations can be computed back."""
+
+    d_model: int = option(help=D_MODEL, ge=1)
+    n_layers: int = option(2, help="Number of pairs", ge=1)
+    mixer: Layer = option({"use": "mamba"}, help="Each pair's layer along the sequence")
+    channel: Layer = option({"use": "mlp"}, help="Each pair's layer across channels")
+    norm: Layer = option({"use": "rms-norm"}, help="Norm before each layer")
+    dropout: float = option(
+        0.0, help="Probability that an element of a layer's output is dropped", ge=0, lt=1
+    )
+    recompute: bool = option(True, help="Whether training computes activations back in place of keeping them")
