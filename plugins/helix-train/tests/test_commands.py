@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pty
 import sys
@@ -233,3 +234,58 @@ class TestGenerate:
         code, out, err = helix("generate", run, *options)
         assert (code, out) == (2, b"")
         assert f"error: {message}" in err
+
+
+class TestTokenizers:
+    """Which tokenizer a prompt goes through: that of the option, of the config, of its data, or none."""
+
+    def expected(self, run, prompt, first):
+        model = open_model(run).model
+        ids = generate_bytes(model, bytes(byte - first for byte in prompt), 12, temperature=0)
+        return prompt + bytes((byte + first) % 256 for byte in ids) + b"\n"
+
+    @pytest.fixture
+    def trained(self, helix, table, config, tmp_path):
+        def train(**sections):
+            table.update(sections)
+            config.write_text(tomli_w.dumps(table))
+            assert helix("train", config)[0] == 0
+            return tmp_path / "run"
+
+        return train
+
+    def generated(self, helix, run, *options):
+        common = ("--prompt", "bcd", "--n-bytes", 12, "--temperature", 0)
+        code, out, err = helix("generate", run, *common, *options)
+        assert code == 0, err
+        return out
+
+    def test_without_one_it_is_bytes(self, helix, trained):
+        run = trained()
+        assert self.generated(helix, run) == self.expected(run, b"bcd", 0)
+
+    def test_that_of_the_config(self, helix, trained):
+        run = trained(tokenizer={"use": "letters", "first": 98})
+        assert self.generated(helix, run) == self.expected(run, b"bcd", 98)
+
+    def test_that_of_the_data(self, helix, trained):
+        run = trained(data={"use": "toy-data", "tokenizer": {"use": "letters", "first": 96}})
+        assert self.generated(helix, run) == self.expected(run, b"bcd", 96)
+
+    def test_that_of_the_option_comes_first(self, helix, trained, tmp_path):
+        run = trained(tokenizer={"use": "letters", "first": 98})
+        (tmp_path / "tokenizer.json").write_bytes(b"`")
+        options = ("--tokenizer", tmp_path / "tokenizer.json")
+        assert self.generated(helix, run, *options) == self.expected(run, b"bcd", ord("`"))
+
+    def test_the_data_need_not_be_there(self, helix, trained, monkeypatch):
+        run = trained(data={"use": "toy-data", "tokenizer": {"use": "letters"}})
+        monkeypatch.setattr(toy_lm.Data, "__init__", None)
+        assert self.generated(helix, run).startswith(b"bcd")
+
+    def test_an_evaluation_over_tokens_tells_both_losses(self, helix, run, monkeypatch):
+        monkeypatch.setattr(toy_lm.Data, "tokens_per_byte", 0.25, raising=False)
+        _, out, _ = helix("eval", run, "--json")
+        found = json.loads(out)
+        assert (found["bytes"], found["tokens"]) == (156, 39)
+        assert found["bits_per_byte"] == pytest.approx(found["loss_per_token"] / math.log(2) / 4)

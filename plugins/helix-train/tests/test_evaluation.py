@@ -111,6 +111,23 @@ def test_read_only_bytes_are_taken_without_a_copy(recwarn):
     assert not recwarn
 
 
+def test_bits_of_tokens_are_shared_out_among_their_bytes():
+    found = Evaluation(3 * math.log(2), 50, 0.25)
+    assert found.n_bytes == 200
+    assert found.bits_per_byte == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("chunk_len", [0, 7])
+def test_a_datasets_tokens_per_byte_count(chunk_len):
+    torch.manual_seed(0)
+    model, dataset = toy_lm.Model(), toy_lm.Data()
+    plain = evaluate_dataset(model, dataset, chunk_len=chunk_len)
+    dataset.tokens_per_byte = 0.5
+    halved = evaluate_dataset(model, dataset, chunk_len=chunk_len)
+    assert (halved.loss, halved.n_tokens) == (plain.loss, plain.n_tokens)
+    assert halved.bits_per_byte == plain.bits_per_byte / 2
+
+
 def test_bits_are_nats_over_log_two():
     assert Evaluation(3 * math.log(2), 5).bits_per_byte == pytest.approx(3)
 
@@ -118,8 +135,8 @@ def test_bits_are_nats_over_log_two():
 @pytest.mark.parametrize(
     ("n_bytes", "seq_len", "batch_size", "message"),
     [
-        (0, 8, 2, "held_out has 0 bytes"),
-        (1, 8, 2, r"held_out has 1 bytes.*data\.validation_fraction"),
+        (0, 8, 2, "held_out has 0 tokens"),
+        (1, 8, 2, r"held_out has 1 tokens.*data\.validation_fraction"),
         (9, 0, 2, "seq_len is 0, allowed is >= 1"),
         (9, 8, -1, "batch_size is -1, allowed is >= 1"),
     ],
@@ -132,7 +149,7 @@ def test_what_cannot_be_evaluated_is_said(n_bytes, seq_len, batch_size, message)
 @pytest.mark.parametrize(
     ("model", "n_bytes", "chunk_len", "message"),
     [
-        (Watcher, 1, 8, "held_out has 1 bytes"),
+        (Watcher, 1, 8, "held_out has 1 tokens"),
         (Watcher, 9, 0, "chunk_len is 0, allowed is >= 1"),
         (toy_lm.Stateless, 9, 8, r"Stateless has no init_state\(\).*windows \(without --stream\)"),
     ],

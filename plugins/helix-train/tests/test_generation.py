@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import toy_lm
 
+import helix_train.generation
 from helix_kernel.errors import ArgumentError
-from helix_train.generation import generate_bytes
+from helix_train.generation import decode_stream, generate_bytes, generate_text
 
 
 @pytest.fixture
@@ -85,9 +88,7 @@ def test_a_byte_costs_one_step_and_the_last_none(model, monkeypatch):
 
 
 def test_bytes_come_one_by_one(model):
-    stream = generate_bytes(model, b"abc", 10**9)
-    assert 0 <= next(stream) < 256
-    stream.close()
+    assert 0 <= next(generate_bytes(model, b"abc", 10**9)) < 256
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,85 @@ def test_what_cannot_be_is_refused_before_the_first_byte(model, changes, message
         generate_bytes(**arguments)
 
 
-def test_a_model_of_more_than_bytes_is_refused():
-    with pytest.raises(ArgumentError, match="300 tokens; allowed is one over bytes"):
-        next(generate_bytes(toy_lm.Model(vocab_size=300), b"a", 3))
+@pytest.mark.parametrize("says_so", [True, False])
+def test_a_model_of_more_than_bytes_wants_a_tokenizer(says_so):
+    model = toy_lm.Model(vocab_size=300)
+    if says_so:
+        model.vocab_size = 300
+    with pytest.raises(ArgumentError, match=r"300 ids, more than the 256 of bytes.*--tokenizer path/to"):
+        next(generate_bytes(model, b"a", 3))
+
+
+def test_a_long_prompt_is_read_in_chunks_with_the_same_outcome(model, monkeypatch):
+    lengths = []
+    extend = model.extend
+    monkeypatch.setattr(model, "extend", lambda ids, s: lengths.append(ids.shape[1]) or extend(ids, s))
+    whole = list(generate_bytes(model, b"abcdefghijk", 5, temperature=0))
+    monkeypatch.setattr(helix_train.generation, "_CHUNK", 4)
+    lengths.clear()
+    assert list(generate_bytes(model, b"abcdefghijk", 5, temperature=0)) == whole
+    assert lengths[:3] == [4, 4, 3]
+
+
+class Syllables:
+    """Ids of one to three bytes of "aé日": 0 a, 1 é, 2 and 3 the halves of é, 4 to 6 the thirds of 日."""
+
+    pieces = (b"a", "é".encode(), b"\xc3", b"\xa9", b"\xe6", b"\x97", b"\xa5", b"")
+    vocab_size = len(pieces)
+
+    def encode(self, data):
+        return [self.pieces.index(bytes([byte])) for byte in data]
+
+    def decode(self, ids):
+        return b"".join(self.pieces[i] for i in ids).decode("utf-8", "replace").encode()
+
+
+class TestText:
+    def said(self, ids, context=()):
+        return [piece.decode() for piece in decode_stream(Syllables(), context, ids)]
+
+    def test_pieces_end_where_characters_do(self):
+        assert self.said([0, 1, 2, 3, 4, 5, 6, 0]) == ["a", "é", "é", "日", "a"]
+
+    def test_what_is_left_of_a_character_is_said_at_the_end(self):
+        assert self.said([0, 4, 5]) == ["a", "\N{REPLACEMENT CHARACTER}"]
+        assert self.said([0, 4, 5, 6]) == ["a", "日"]
+
+    def test_a_character_that_the_context_began_is_ended(self):
+        assert b"".join(decode_stream(Syllables(), [0, 2], [3, 0])).decode()[-1] == "a"
+
+    @pytest.mark.parametrize("n_tokens", [0, 1, 30])
+    def test_the_context_is_not_said_again(self, n_tokens):
+        assert "".join(self.said([1] * n_tokens, context=[0] * 20)) == "é" * n_tokens
+
+    def test_it_ends_with_the_token_that_reaches_the_bytes(self):
+        model = Fixed([0.0, 9.0, *[0.0] * 6])
+        pieces = list(generate_text(model, b"a", 5, tokenizer=Syllables(), temperature=0))
+        assert pieces == ["é".encode()] * 3
+
+    def test_tokens_without_text_do_not_go_on_for_ever(self):
+        model = Fixed([*[0.0] * 7, 9.0])
+        assert list(generate_text(model, b"a", 5, tokenizer=Syllables(), temperature=0)) == [b""] * 5
+
+    def test_it_is_the_models_own_continuation(self, model):
+        tokenizer = plain_bytes()
+        expected = bytes(generate_bytes(model, b"abc", 12, temperature=0.7, top_k=4, seed=2))
+        options = {"temperature": 0.7, "top_k": 4, "seed": 2}
+        for coder in (None, tokenizer):
+            assert b"".join(generate_text(model, b"abc", 12, tokenizer=coder, **options)) == expected
+
+    def test_an_id_that_the_model_lacks_is_said(self):
+        model = Fixed([0.0, 1.0])
+        model.vocab_size = 2
+        with pytest.raises(ArgumentError, match="prompt holds the id 2, allowed by the model is 0 to 1"):
+            generate_text(model, b"a\xc3", 5, tokenizer=Syllables())
+
+    @pytest.mark.parametrize(("prompt", "n_bytes"), [(b"", 3), (b"a", 0)])
+    def test_wrong_arguments_are_said_before_anything_is_made(self, model, prompt, n_bytes):
+        with pytest.raises(ArgumentError, match=r"prompt is empty|n_bytes is 0"):
+            generate_text(model, prompt, n_bytes, tokenizer=Syllables())
+
+
+def plain_bytes():
+    """A tokenizer of bytes that, unlike helix-data's, is written here."""
+    return SimpleNamespace(encode=list, decode=bytes)

@@ -334,6 +334,31 @@ def test_activation_checkpointing_is_switched_on_in_the_model(trainer, monkeypat
     assert switched == [True]
 
 
+def test_only_bytes_are_told_in_bits(trainer, monkeypatch):
+    import toy_lm
+
+    monkeypatch.setattr(toy_lm.Data, "tokens_per_byte", 0.5, raising=False)
+    trained = trainer({"trainer.steps": 1})
+    result = fit(trained)
+    (record,), (validated,) = records(trained.out), records(trained.out, "validation_loss")
+    assert "bits_per_byte" not in record
+    expected = validated["validation_loss"] / math.log(2) / 2
+    assert validated["validation_bits_per_byte"] == result.evaluation.bits_per_byte == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("own", "needed", "fits"), [(256, 257, False), (257, 257, True), (300, 257, True)])
+def test_a_model_with_too_few_ids_for_the_data_is_refused(trainer, monkeypatch, own, needed, fits):
+    import toy_lm
+
+    monkeypatch.setattr(toy_lm.Model, "vocab_size", own, raising=False)
+    monkeypatch.setattr(toy_lm.Data, "vocab_size", needed, raising=False)
+    if fits:
+        trainer()
+    else:
+        with pytest.raises(ArgumentError, match=r"256, and the data have 257 ids; set model.vocab_size=257"):
+            trainer()
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_however_a_run_ends_its_files_are_closed_and_the_terminal_is_restored(trainer, error):
     trained = trainer()

@@ -6,9 +6,11 @@ import json as _json
 import sys
 from typing import Any
 
+import attrs
+
 from helix_kernel import load_config
 from helix_kernel.errors import InputError
-from helix_kernel.restore import OpenedModel, open_model
+from helix_kernel.restore import OpenedModel, SavedRun, open_model
 
 
 def train(file: str, /, *overrides: str, json: bool = False) -> None:
@@ -50,9 +52,9 @@ def evaluate(
 
     Args:
         checkpoint: A checkpoint, or a run's directory (its newest good checkpoint).
-        stream: Read it in one pass, each byte predicted from everything before it, instead of in
+        stream: Read it in one pass, each token predicted from everything before it, instead of in
             windows.
-        chunk_len: Bytes read at a time with --stream (4096 if left out).
+        chunk_len: Tokens (bytes, mostly) read at a time with --stream; 4096 if left out.
         baselines: Compress the same bytes with general compressors too, primed with the
             training part.
         json: Print one JSON object.
@@ -74,6 +76,8 @@ def evaluate(
         "bits_per_byte": found.bits_per_byte,
         "bytes": found.n_bytes,
     }
+    if found.tokens_per_byte != 1:
+        results |= {"loss_per_token": found.loss, "tokens": found.n_tokens}
     if opened.run.attributes.get("data_fingerprint") != dataset.fingerprint:
         print("note: the data differ from those that this checkpoint was trained on", file=sys.stderr)
     _print({**results, **(_baselines(dataset) if baselines else {})}, as_json=json)
@@ -88,6 +92,7 @@ def generate(
     temperature: float = 0.7,
     top_k: int = 0,
     seed: int = 0,
+    tokenizer: str | None = None,
     json: bool = False,
 ) -> None:
     """Continue a prompt with a checkpoint's model.
@@ -95,24 +100,33 @@ def generate(
     Args:
         checkpoint: A checkpoint, or a run's directory (its newest good checkpoint).
         prompt: Text to continue.
-        n_bytes: How many bytes to add.
+        n_bytes: How many bytes to add; a model over tokens ends with the token that reaches them.
         temperature: Below 1 more likely bytes, 0 always the likeliest.
-        top_k: Sample among this many likeliest bytes; 0: among all.
+        top_k: Sample among this many likeliest bytes (or tokens); 0: among all.
         seed: Seed of the sampling.
+        tokenizer: A tokenizer.json, instead of the tokenizer that the checkpoint's config names.
         json: Print one JSON object.
     """
-    from helix_train.generation import generate_bytes
+    from helix_train.generation import generate_text
 
     opened = _open(checkpoint)
     start = prompt.encode("utf-8", "surrogateescape")  # the bytes that were typed, valid text or not
-    stream = generate_bytes(opened.model, start, n_bytes, temperature=temperature, top_k=top_k, seed=seed)
+    pieces = generate_text(
+        opened.model,
+        start,
+        n_bytes,
+        tokenizer=_tokenizer(opened.run, tokenizer),
+        temperature=temperature,
+        top_k=top_k,
+        seed=seed,
+    )
     if json:
-        text = bytes(stream).decode("utf-8", "replace")
+        text = b"".join(pieces).decode("utf-8", "replace")
         _print({"checkpoint": str(opened.run.path), "prompt": prompt, "text": text}, as_json=True)
         return
     sys.stdout.buffer.write(start)
-    for byte in stream:
-        sys.stdout.buffer.write(bytes([byte]))
+    for piece in pieces:
+        sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
     sys.stdout.buffer.write(b"\n")
 
@@ -134,6 +148,19 @@ def _open(checkpoint: str) -> OpenedModel:
     # The backends of this machine, which need not be those of the one that trained.
     opened.run.config([]).kernel.use_backends(["auto"])
     return opened
+
+
+def _tokenizer(run: SavedRun, path: str | None) -> Any | None:
+    """Return the tokenizer of a file, of the run's config or of its data; None where none is named."""
+    if path is not None:
+        return run.config([]).kernel.build("tokenizer", {"use": "hf-tokenizer", "path": path})
+    table = run.attributes["config"]
+    named = table.get("tokenizer", table.get("data", {}).get("tokenizer"))
+    if named is None:
+        return None
+    alone = {name: value for name, value in table.items() if name == "kernel"} | {"tokenizer": named}
+    config = attrs.evolve(run, attributes={**run.attributes, "config": alone}).config()
+    return config.kernel.build("tokenizer", config["tokenizer"])
 
 
 def _baselines(dataset: Any) -> dict[str, float]:

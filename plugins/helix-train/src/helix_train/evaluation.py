@@ -1,4 +1,4 @@
-"""Measures a language model on held-out bytes."""
+"""Measures a model on what its data hold out."""
 
 from __future__ import annotations
 
@@ -22,20 +22,27 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Evaluation:
-    """The mean loss over held-out bytes.
+    """The mean loss over held-out tokens, each a byte unless it says otherwise.
 
     Args:
-        loss: Cross-entropy in nats per byte.
-        n_bytes: How many bytes were predicted.
+        loss: Cross-entropy in nats per token.
+        n_tokens: How many tokens were predicted.
+        tokens_per_byte: Tokens of a byte of the held-out text, on average.
     """
 
     loss: float
-    n_bytes: int
+    n_tokens: int
+    tokens_per_byte: float = 1.0
 
     @property
     def bits_per_byte(self) -> float:
-        """The loss in bits."""
-        return self.loss / math.log(2)
+        """The loss in bits, of as many tokens as a byte of text has: comparable over any tokenizer."""
+        return self.loss / math.log(2) * self.tokens_per_byte
+
+    @property
+    def n_bytes(self) -> int:
+        """How many bytes were predicted."""
+        return round(self.n_tokens / self.tokens_per_byte)
 
 
 def evaluate_dataset(model: torch.nn.Module, dataset: Any, *, chunk_len: int = 0) -> Evaluation | None:
@@ -43,8 +50,9 @@ def evaluate_dataset(model: torch.nn.Module, dataset: Any, *, chunk_len: int = 0
 
     Args:
         model: From ids (B, L) int64 to logits (B, L, V).
-        dataset: Has ``evaluation_batches()`` or else ``held_out()``, ``seq_len`` and ``batch_size``.
-        chunk_len: Read all in one pass, so many bytes at a time; 0: in windows of the dataset's.
+        dataset: Has ``evaluation_batches()`` or else ``held_out()``, ``seq_len`` and ``batch_size``; and
+            ``tokens_per_byte`` where its tokens are no bytes.
+        chunk_len: Read all in one pass, so many tokens at a time; 0: in windows of the dataset's.
 
     Returns:
         None where nothing is held out.
@@ -63,26 +71,28 @@ def evaluate_dataset(model: torch.nn.Module, dataset: Any, *, chunk_len: int = 0
     if len(held_out) < 2:
         return None
     if chunk_len:
-        return evaluate_stream(model, held_out, chunk_len=chunk_len)
-    return evaluate(model, held_out, seq_len=dataset.seq_len, batch_size=dataset.batch_size)
+        found = evaluate_stream(model, held_out, chunk_len=chunk_len)
+    else:
+        found = evaluate(model, held_out, seq_len=dataset.seq_len, batch_size=dataset.batch_size)
+    return attrs.evolve(found, tokens_per_byte=getattr(dataset, "tokens_per_byte", 1.0))
 
 
 def evaluate(
-    model: torch.nn.Module, held_out: NDArray[np.uint8], *, seq_len: int, batch_size: int
+    model: torch.nn.Module, held_out: NDArray[np.integer], *, seq_len: int, batch_size: int
 ) -> Evaluation:
-    """Predict every held-out byte but the first once, in overlapping windows.
+    """Predict every held-out token but the first once, in overlapping windows.
 
-    Each window after the first scores only its second half, so that a byte is predicted from at
-    least ``seq_len // 2`` bytes before it (fewer only at the very beginning).
+    Each window after the first scores only its second half, so that a token is predicted from at
+    least ``seq_len // 2`` tokens before it (fewer only at the very beginning).
 
     Args:
         model: From ids (B, L) int64 to logits (B, L, V).
-        held_out: Bytes (n,), uint8, at least 2.
+        held_out: Tokens (n,), such as bytes in uint8, at least 2.
         seq_len: Length of a window.
         batch_size: Windows in one forward pass.
 
     Raises:
-        ArgumentError: A number is out of range, or there is no byte to predict.
+        ArgumentError: A number is out of range, or there is no token to predict.
     """
     _check(len(held_out), seq_len=seq_len, batch_size=batch_size)
     total, count = 0.0, 0
@@ -94,19 +104,19 @@ def evaluate(
     return Evaluation(total / count, count)
 
 
-def evaluate_stream(model: Any, held_out: NDArray[np.uint8], *, chunk_len: int) -> Evaluation:
-    """Predict every held-out byte but the first from everything before it, in one pass.
+def evaluate_stream(model: Any, held_out: NDArray[np.integer], *, chunk_len: int) -> Evaluation:
+    """Predict every held-out token but the first from everything before it, in one pass.
 
-    The model's state goes from chunk to chunk, so memory grows with neither the bytes nor, where the
+    The model's state goes from chunk to chunk, so memory grows with neither the text nor, where the
     state does not, the context.
 
     Args:
         model: From ids (B, L) int64 to logits (B, L, V), with ``init_state`` and ``extend``.
-        held_out: Bytes (n,), uint8, at least 2.
-        chunk_len: Bytes read at a time; changes no result but for rounding.
+        held_out: Tokens (n,), such as bytes in uint8, at least 2.
+        chunk_len: Tokens read at a time; changes no result but for rounding.
 
     Raises:
-        ArgumentError: The model cannot stream, the number is out of range, or there is no byte to
+        ArgumentError: The model cannot stream, the number is out of range, or there is no token to
             predict.
     """
     check_streams(model, instead="windows (without --stream)")
@@ -164,10 +174,10 @@ def _losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return losses.cpu().double().view(targets.shape)
 
 
-def _check(n_bytes: int, **sizes: int) -> None:
-    if n_bytes < 2:
+def _check(n_tokens: int, **sizes: int) -> None:
+    if n_tokens < 2:
         raise ArgumentError(
-            f"held_out has {n_bytes} bytes, and 2 are the fewest of which one can be predicted; "
+            f"held_out has {n_tokens} tokens, and 2 are the fewest of which one can be predicted; "
             "let the data hold out more (data.validation_fraction)"
         )
     for name, value in sizes.items():
@@ -176,7 +186,7 @@ def _check(n_bytes: int, **sizes: int) -> None:
 
 
 def _batches(
-    data: NDArray[np.uint8], seq_len: int, batch_size: int
+    data: NDArray[np.integer], seq_len: int, batch_size: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Yield ids, targets and whether each target is scored, (B, L) each; reads no more than a batch."""
     n_targets = len(data) - 1

@@ -165,6 +165,7 @@ class Trainer:
         self.dataset = kernel.build("dataset", config["data"])
         self.selection = kernel.use_backends(config.settings.backends)
         self.model = kernel.build("layer", config["model"]).to(self.device)
+        _require_ids(self.model, self.dataset)
         if activation_checkpointing:
             _recompute_blocks(self.model)
         if self.chunk_len:
@@ -201,7 +202,8 @@ class Trainer:
             progress.note(f"resuming from {self._checkpoint} at step {self.step}")
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / "config.toml").write_text(self.config.to_toml(), encoding="utf-8")
-        self._recorder = Recorder(self.out, step=self.step, in_bits=_counts_bits(self.config["loss"]))
+        in_bits = _counts_bits(self.config["loss"], self.dataset)
+        self._recorder = Recorder(self.out, step=self.step, in_bits=in_bits)
         progress.begin(step=self.step, steps=self.steps)
 
     def _finish(self, evaluation: Evaluation | None) -> Result:
@@ -332,11 +334,21 @@ def _recompute_blocks(model: torch.nn.Module) -> None:
     switch(enabled=True)
 
 
-def _counts_bits(loss: Resolved) -> bool:
+def _require_ids(model: Any, dataset: Any) -> None:
+    own, needed = getattr(model, "vocab_size", None), getattr(dataset, "vocab_size", None)
+    if own is not None and needed is not None and own < needed:
+        raise ArgumentError(
+            f"model.vocab_size is {own}, and the data have {needed} ids; set model.vocab_size={needed}, or "
+            "choose another tokenizer"
+        )
+
+
+def _counts_bits(loss: Resolved, dataset: Any) -> bool:
     """Whether the training loss is a mean over predicted bytes in nats, so that it can be told in bits."""
     arguments = loss.arguments
     return (
         loss.component.name == "cross-entropy"
         and not arguments.get("label_smoothing")
         and arguments.get("reduction", "mean") == "mean"
+        and getattr(dataset, "tokens_per_byte", 1.0) == 1.0
     )

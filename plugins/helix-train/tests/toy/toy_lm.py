@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 
 import helix_kernel
-from helix_kernel import Component, Kind
+from helix_kernel import Component, ComponentOf, Kind
 
 
 class Model(torch.nn.Module):
@@ -66,6 +68,7 @@ class Data:
         n_held_out: int = 40,
         draws: bool = False,
         fingerprint: str = "f",
+        tokenizer: Annotated[Any, ComponentOf("tokenizer")] = None,
     ):
         self.seq_len, self.batch_size, self.draws = seq_len, batch_size, draws
         self.fingerprint = fingerprint
@@ -94,9 +97,40 @@ class Data:
         return {"gzip": 1.5}
 
 
+class Letters:
+    """A tokenizer whose ids are counted from `first`, so that nobody takes them for bytes."""
+
+    def __init__(self, first: int = 97):
+        self.first = first
+
+    def encode(self, data):
+        return [byte - self.first for byte in data]
+
+    def decode(self, ids):
+        return bytes((value + self.first) % 256 for value in ids)
+
+
+class OfFile(Letters):
+    """What a path to a tokenizer.json builds here: the first letter is all that the file holds."""
+
+    def __init__(self, path: str):
+        super().__init__(Path(path).read_bytes()[0])
+
+
 @helix_kernel.hookimpl
 def helix_kinds():
-    return [Kind(name="dataset", plural="datasets", section="data")]
+    return [
+        Kind(name="dataset", plural="datasets", section="data"),
+        Kind(name="tokenizer", plural="tokenizers", section="tokenizer"),
+    ]
+
+
+@helix_kernel.hookimpl
+def helix_tokenizers():
+    return [
+        Component(name="letters", target=f"{__name__}:Letters"),
+        Component(name="hf-tokenizer", target=f"{__name__}:OfFile"),
+    ]
 
 
 @helix_kernel.hookimpl
