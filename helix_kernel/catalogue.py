@@ -42,6 +42,7 @@ COMPONENTS = {
             "min-gru",
             "mlp",
             "moe",
+            "multi-hybrid",
             "rg-lru",
             "reversible",
             "rms-norm",

@@ -113,6 +113,12 @@ def helix_layers() -> list[Component]:
             summary="Two-stream stack whose backward pass computes its activations back (Gomez et al. 2017)",
         ),
         Component(
+            name="multi-hybrid",
+            target="helix_ssm.layers.multi_hybrid:MultiHybrid",
+            config="helix_ssm.config.convolution:MultiHybridConfig",
+            summary="Gated short, medium or long convolutions of StripedHyena 2 (Ku et al. 2025)",
+        ),
+        Component(
             name="language-model",
             target="helix_ssm.layers.language_model:LanguageModel",
             config="helix_ssm.config.models:LanguageModelConfig",

@@ -26,3 +26,23 @@ class HyenaConfig:
         "implicit", help="implicit: made by the network; modal: sums of exponentials, in constant memory"
     )
     d_state: int = option(32, help="Real states of each channel of a modal filter, even", ge=2)
+
+
+@attrs.frozen(kw_only=True)
+class MultiHybridConfig:
+    """The gated convolutions of Ku et al. (2025), StripedHyena 2."""
+
+    d_model: int = option(help=D_MODEL, ge=1)
+    operator: Literal["short-explicit", "medium-regularized", "long-implicit"] = option(
+        "medium-regularized", help="Inner convolution: a few taps, about 128, or the whole past"
+    )
+    filter_len: int | None = option(
+        None, help="Taps of an explicit filter; left out: 7 for short, 128 for medium", ge=1
+    )
+    d_state: int = option(16, help="Modes of each implicit filter", ge=1)
+    n_groups: int | None = option(
+        None,
+        help="Different filters; left out: one for each 16 channels, or for each channel if implicit",
+        ge=1,
+    )
+    d_conv: int = option(3, help="Width of the short convolutions of q, k and v, in tokens", ge=1)
