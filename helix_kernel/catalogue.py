@@ -64,6 +64,7 @@ COMPONENTS = {
             "grouped_linear",
             "long_conv",
             "rms_norm",
+            "rwkv7",
             "selective_scan",
             "ssd_scan",
         ),

@@ -176,6 +176,11 @@ def helix_ops() -> list[Component]:
             target="helix_ssm.ops.gla:contract",
             summary="Linear attention whose memory decays channel by channel (gated linear attention)",
         ),
+        Component(
+            name="rwkv7",
+            target="helix_ssm.ops.rwkv7:contract",
+            summary="Linear attention that decays by channel and rewrites one direction a step (RWKV-7)",
+        ),
     ]
 
 

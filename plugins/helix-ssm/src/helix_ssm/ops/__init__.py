@@ -10,6 +10,7 @@ from helix_ssm.ops.gla import gla
 from helix_ssm.ops.grouped_linear import grouped_linear
 from helix_ssm.ops.long_conv import long_conv
 from helix_ssm.ops.rms_norm import rms_norm
+from helix_ssm.ops.rwkv7 import rwkv7
 from helix_ssm.ops.selective_scan import selective_scan
 from helix_ssm.ops.ssd_scan import ssd_scan
 
@@ -21,6 +22,7 @@ __all__ = [
     "grouped_linear",
     "long_conv",
     "rms_norm",
+    "rwkv7",
     "selective_scan",
     "ssd_scan",
 ]

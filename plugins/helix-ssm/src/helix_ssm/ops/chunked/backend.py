@@ -13,6 +13,7 @@ from helix_ssm.ops.chunked.gla import gla, gla_backward
 from helix_ssm.ops.chunked.grouped_linear import grouped_linear, grouped_linear_backward
 from helix_ssm.ops.chunked.long_conv import long_conv, long_conv_backward
 from helix_ssm.ops.chunked.rms_norm import rms_norm, rms_norm_backward
+from helix_ssm.ops.chunked.rwkv7 import rwkv7, rwkv7_backward
 from helix_ssm.ops.chunked.selective_scan import selective_scan, selective_scan_backward
 from helix_ssm.ops.chunked.ssd_scan import ssd_scan, ssd_scan_backward
 
@@ -35,6 +36,8 @@ _OPS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "long_conv_backward": long_conv_backward,
         "rms_norm": rms_norm,
         "rms_norm_backward": rms_norm_backward,
+        "rwkv7": rwkv7,
+        "rwkv7_backward": rwkv7_backward,
         "selective_scan": selective_scan,
         "selective_scan_backward": selective_scan_backward,
         "ssd_scan": ssd_scan,
