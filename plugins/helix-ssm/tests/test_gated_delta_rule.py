@@ -35,7 +35,7 @@ def chunked(q, k, v, g, beta, *, scale=None, initial_state=None, return_final_st
 
 
 def test_step_is_the_papers_product_of_matrices():
-    """Equation 10, with I - beta k k^T written out."""
+    """Section 3.1 of the paper, with I - beta k k^T written out."""
     q, k, v, g, beta = arguments(batch_size=1, seq_len=5, n_heads=1, dtype=torch.float64)
     S = torch.zeros(5, 8, dtype=torch.float64)
     for t in range(5):

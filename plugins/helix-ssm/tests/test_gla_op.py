@@ -24,7 +24,7 @@ def chunked(q, k, v, g):
 
 
 def test_is_attention_whose_scores_decay():
-    """Equation 4 of the paper: the parallel form, with every product of gates in the open."""
+    """The parallel form of section 4.1, with every product of gates in the open."""
     q, k, v, g = arguments()
     sums = g.cumsum(1)
     between = (sums.unsqueeze(2) - sums.unsqueeze(1)).exp()  # (B, i, j, H, K), right where j <= i

@@ -40,7 +40,7 @@ class GatedDeltaNet(nn.Module):
     Section 3.4 and figure 1 of the paper. For each token x_t, q, k, v = silu(conv1d(proj(x))); queries and
     keys of each head are scaled to length 1; beta_t = sigmoid(b_proj(x_t));
     g_t = -exp(A_log) softplus(a_proj(x_t) + dt_bias);
-    S_t = exp(g_t) (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T, o_t = S_t^T q_t / sqrt(K) (equation 10);
+    S_t = exp(g_t) (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T, o_t = S_t^T q_t / sqrt(K);
     y_t = out_proj(norm(o_t) silu(g_proj(x_t))), with an RMS norm over each head.
     Parameters bear the names of the authors' model, but that its o_proj is out_proj here.
 

@@ -1,7 +1,7 @@
 """Gated delta rule: a memory that decays, and in which each write first removes what the key held.
 
 Yang, Kautz and Hatamizadeh 2024, "Gated Delta Networks: Improving Mamba2 with Delta Rule",
-https://arxiv.org/abs/2412.06464, equation 10.
+https://arxiv.org/abs/2412.06464, section 3.1.
 """
 
 from __future__ import annotations

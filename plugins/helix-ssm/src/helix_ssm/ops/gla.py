@@ -1,7 +1,7 @@
 """Gated linear attention: a memory of products of keys and values whose rows decay each at its own rate.
 
 Yang et al. 2023, "Gated Linear Attention Transformers with Hardware-Efficient Training",
-https://arxiv.org/abs/2312.06635, equation 3.
+https://arxiv.org/abs/2312.06635, section 4.1.
 """
 
 from __future__ import annotations
