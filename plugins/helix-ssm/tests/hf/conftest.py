@@ -10,7 +10,7 @@ import torch
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported, which reads it once
 
-SIZES = {"vocab_size": 101, "num_hidden_layers": 3, "layer_norm_epsilon": 3e-5}
+SIZES = {"vocab_size": 101, "num_hidden_layers": 2, "layer_norm_epsilon": 3e-5}
 MAMBA = {"model_type": "mamba", "hidden_size": 48, "state_size": 5, "conv_kernel": 3}
 FALCON = {**MAMBA, "model_type": "falcon_mamba", "mixer_rms_eps": 1e-2}
 HEADS = {"expand": 2, "num_heads": 8, "head_dim": 12, "n_groups": 2, "chunk_size": 16}

@@ -55,7 +55,7 @@ def test_what_was_imported_can_be_looked_into(helix, folder, tmp_path):
     assert code == 0, err
     told = json.loads(out)
     arrays = {array["name"]: array["shape"] for array in told["arrays"]}
-    assert arrays["model/blocks/2/mixer/A_log"] == [144, 5]
+    assert arrays["model/blocks/1/mixer/A_log"] == [144, 5]
     assert told["attributes"]["hf"]["config"] == (folder / "config.json").read_text()
     code, out, err = helix("config", "check", tmp_path / "run/config.toml")
     assert code == 0, err

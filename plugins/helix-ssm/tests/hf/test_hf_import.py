@@ -27,7 +27,7 @@ each_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
 def assert_near(found, expected):
-    """Compare to 1e-4, and to 1e-5 of the largest value: float32 keeps no more through three layers."""
+    """Compare to 1e-4, and to 1e-5 of the largest value: float32 keeps little more through a model."""
     assert found.shape == expected.shape
     error = (found - expected).abs().max()
     assert error <= 1e-4
@@ -71,7 +71,7 @@ def test_greedy_continuation_and_the_state_after_it(variant, imported):
         logits, state = ours.step(chosen[-1], state)
         chosen.append(logits.argmax(-1))
     assert torch.equal(torch.stack(chosen, 1), done.sequences[:, 13:])
-    assert len(state) == len(done.past_key_values.layers) == 3
+    assert len(state) == len(done.past_key_values.layers) == 2
     for (own, _), layer in zip(state, done.past_key_values.layers, strict=True):
         # Theirs keeps one input more than the convolution needs, and has channels before time.
         conv = layer.conv_states[0][:, :, 1:].transpose(1, 2)
@@ -107,7 +107,7 @@ def test_left_padding_changes_nothing(variant, imported):
 def test_the_authors_own_folders(make_theirs, variants, tmp_path):
     theirs = make_theirs(variants["mamba"])
     theirs.save_pretrained(tmp_path / "published")
-    sizes = {"d_model": 48, "n_layer": 3, "vocab_size": 95, "pad_vocab_size_multiple": 101}
+    sizes = {"d_model": 48, "n_layer": 2, "vocab_size": 95, "pad_vocab_size_multiple": 101}
     config = {**sizes, "ssm_cfg": {"d_state": 5, "d_conv": 3}}
     (tmp_path / "published/config.json").write_text(json.dumps(config))
     tensors = load_file(tmp_path / "published/model.safetensors")

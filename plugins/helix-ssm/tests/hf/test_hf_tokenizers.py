@@ -86,3 +86,25 @@ def test_without_helix_data_the_model_is_imported_all_the_same(spoken, tmp_path)
     ids = torch.arange(6).view(1, 6)
     shutil.rmtree(tmp_path / "run/hf")  # the weights do not need it
     assert helix_kernel.load_model(tmp_path / "run", kernel=kernel)(ids).shape == (1, 6, 101)
+
+
+def test_generate_continues_text_as_transformers_does(spoken, make_theirs, variants, tmp_path, capsys):
+    from transformers import AutoTokenizer
+
+    from helix_kernel.cli import main
+
+    theirs = make_theirs({**variants["mamba-untied"], "vocab_size": 9})
+    theirs.save_pretrained(spoken)
+    tokenizer = AutoTokenizer.from_pretrained(spoken)
+    prompt = tokenizer("a model of", return_tensors="pt")["input_ids"]
+    mask = torch.ones_like(prompt)
+    done = theirs.generate(prompt, attention_mask=mask, max_new_tokens=40, do_sample=False)
+    expected = tokenizer.decode(done[0, prompt.shape[1] :])
+    import_hf(spoken, tmp_path / "run")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["generate", str(tmp_path / "run"), "--prompt=a model of", "--temperature=0", "--n-bytes=60"])
+    assert ended.value.code == 0
+    found = capsys.readouterr().out.removesuffix("\n")
+    assert len(found) >= 70
+    assert f"a model of {expected}".startswith(found)
