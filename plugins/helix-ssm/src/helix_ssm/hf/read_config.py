@@ -12,7 +12,6 @@ from helix_ssm.hf.refusal import unsupported
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
 Table = dict[str, Any]
 _NO_LIMIT = (0.0, math.inf)
 _N_HEADS = 128
@@ -30,7 +29,7 @@ def to_model(config: Mapping[str, Any], source: str) -> Table:
         IncompatibleCheckpointError: It describes another kind of model, or one with a property that
             Helix's layers have not; names the field, what it has and what is supported.
     """
-    family = family_of(config, source)
+    family = _family_of(config, source)
     for fixed in (*family.fixed, Fixed("quantization_config", (None,))):
         _check_fixed(fixed, config, source)
     table: Table = {"use": "language-model", "norm": {"use": "rms-norm"}, "mixer": {"use": family.mixer}}
@@ -45,12 +44,7 @@ def to_model(config: Mapping[str, Any], source: str) -> Table:
     return table
 
 
-def family_of(config: Mapping[str, Any], source: str) -> Family:
-    """Return the kind of model that a config.json describes.
-
-    Raises:
-        IncompatibleCheckpointError: It is none of those that fit.
-    """
+def _family_of(config: Mapping[str, Any], source: str) -> Family:
     model_type = config.get("model_type")
     if model_type not in FAMILIES:
         hint = did_you_mean(str(model_type), FAMILIES)
