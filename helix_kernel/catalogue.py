@@ -39,6 +39,7 @@ COMPONENTS = {
             "linear",
             "mamba",
             "mamba2",
+            "mamba3",
             "min-gru",
             "mlp",
             "moe",

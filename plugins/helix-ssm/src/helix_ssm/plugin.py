@@ -47,6 +47,12 @@ def helix_layers() -> list[Component]:
             summary="State-space duality layer with heads and groups (Dao and Gu 2024)",
         ),
         Component(
+            name="mamba3",
+            target="helix_ssm.layers.mamba3:Mamba3",
+            config="helix_ssm.config.state_space:Mamba3Config",
+            summary="Trapezoidal recurrence with turning states, one or many inputs (Lahoti et al. 2026)",
+        ),
+        Component(
             name="s4",
             target="helix_ssm.layers.s4:S4",
             config="helix_ssm.config.state_space:S4Config",

@@ -55,6 +55,31 @@ class Mamba2Config:
 
 
 @attrs.frozen(kw_only=True)
+class Mamba3Config:
+    """The state-space layer of Lahoti, Li, Chen, Wang et al. (2026), Mamba-3."""
+
+    d_model: int = option(help=D_MODEL, ge=1)
+    d_state: int = option(128, help="States for each inner channel, even", ge=1)
+    expand: int = option(2, help="Inner channels for each channel of the model", ge=1)
+    head_dim: int | None = option(
+        None, help="Channels of a head; left out: the most, up to 64, that divide a group", ge=1
+    )
+    n_groups: int = option(1, help="Groups of heads, each with a B and a C of its own", ge=1)
+    mimo_rank: int | None = option(
+        None, help="Inputs and outputs of a head and token; left out: one, without mimo weights", ge=1
+    )
+    rope_fraction: float = option(0.5, help="Part of the states that turns", gt=0, le=1)
+    dt_min: float = option(1e-3, help="Smallest initial step size dt", gt=0)
+    dt_max: float = option(0.1, help="Largest initial step size dt", gt=0)
+    dt_init_floor: float = option(1e-4, help="What smaller initial step sizes are raised to", ge=0)
+    A_floor: float = option(1e-4, help="Smallest decay rate -A", ge=0)
+    A_activation: Literal["heavy-tail", "softplus"] = option(
+        "heavy-tail", help="What makes the decay rate -A positive"
+    )
+    outproj_norm: bool = option(False, help="Whether an RMS norm in each head comes before the gate")
+
+
+@attrs.frozen(kw_only=True)
 class S4Config:
     """The structured state-space layer of Gu et al. (2021)."""
 

@@ -10,11 +10,10 @@ from torch.nn import functional as F
 
 from helix_kernel.errors import ArgumentError
 from helix_ssm.layers._check import check_dt_range
+from helix_ssm.layers.grouped_heads import choose_head_dim
 from helix_ssm.layers.protocol import at_least_float32, check_at_least, check_chunk, without_weight_decay
 from helix_ssm.layers.step_sizes import initial_dt_bias
 from helix_ssm.ops import causal_conv1d, rms_norm, ssd_scan
-
-_WIDEST_HEAD = 64
 
 
 class Mamba2State(NamedTuple):
@@ -88,7 +87,7 @@ class Mamba2(nn.Module):
         self.d_model, self.d_state, self.d_conv, self.n_groups = d_model, d_state, d_conv, n_groups
         self.dt_limit, self.norm_eps, self.bias = dt_limit, norm_eps, bias
         self.d_inner = expand * d_model
-        self.head_dim = _choose_head_dim(self.d_inner, n_groups, head_dim)
+        self.head_dim = choose_head_dim("mamba2", self.d_inner, n_groups, head_dim)
         self.n_heads = self.d_inner // self.head_dim
         d_conv_in = self.d_inner + 2 * n_groups * d_state
         self._parts = [self.d_inner, d_conv_in, self.n_heads]
@@ -180,24 +179,6 @@ class Mamba2(nn.Module):
         weights = torch.split(self.in_proj.weight, self._parts)
         biases = torch.split(self.in_proj.bias, self._parts) if self.bias else [None] * len(weights)
         return [F.linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
-
-
-def _choose_head_dim(d_inner: int, n_groups: int, head_dim: int | None) -> int:
-    """Return how wide a head is.
-
-    Raises:
-        ArgumentError: Groups do not divide d_inner, or heads do not divide a group.
-    """
-    group_size, rest = divmod(d_inner, n_groups)
-    if rest:
-        raise ArgumentError(f"mamba2: n_groups is {n_groups}, allowed is a divisor of d_inner={d_inner}")
-    if head_dim is None:
-        return max(n for n in range(1, min(_WIDEST_HEAD, group_size) + 1) if group_size % n == 0)
-    if head_dim < 1 or group_size % head_dim:
-        raise ArgumentError(
-            f"mamba2: head_dim is {head_dim}, allowed is a divisor of d_inner / n_groups = {group_size}"
-        )
-    return head_dim
 
 
 def _check_ranges(dt_limit: tuple[float, float] | None, A_init_range: tuple[float, float]) -> None:
