@@ -31,6 +31,7 @@ COMPONENTS = {
         (
             "attention",
             "bidirectional",
+            "classifier",
             "gated-deltanet",
             "gla",
             "hyena",
@@ -50,6 +51,7 @@ COMPONENTS = {
             "s4",
             "s4d",
             "s5",
+            "span-infiller",
         ),
         "helix-ssm",
     ),

@@ -130,6 +130,18 @@ def helix_layers() -> list[Component]:
             config="helix_ssm.config.models:LanguageModelConfig",
             summary="Next-token model: embedding, residual blocks of any mixer, norm, head",
         ),
+        Component(
+            name="span-infiller",
+            target="helix_ssm.layers.span_infiller:SpanInfiller",
+            config="helix_ssm.config.models:SpanInfillerConfig",
+            summary="Model that fills in blanks from both sides, in blocks of any mixer",
+        ),
+        Component(
+            name="classifier",
+            target="helix_ssm.layers.classifier:Classifier",
+            config="helix_ssm.config.models:ClassifierConfig",
+            summary="Model that tells the class of a sequence: blocks of any mixer, pooling, head",
+        ),
     ]
 
 

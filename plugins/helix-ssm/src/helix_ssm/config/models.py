@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import attrs
 
@@ -14,8 +14,8 @@ Layer = Annotated[Any, FactoryOf("layer", supplies=("d_model",))]
 
 
 @attrs.frozen(kw_only=True)
-class LanguageModelConfig:
-    """Token embedding, residual pre-norm blocks of a mixer and an optional channel layer, norm, head."""
+class BlocksConfig:
+    """What every model has that stacks residual blocks on an embedding."""
 
     d_model: int = option(help="Width of the residual stream", ge=1)
     n_layers: int | None = option(None, help="Number of blocks; left out: one of each in the pattern", ge=1)
@@ -26,13 +26,36 @@ class LanguageModelConfig:
     channel: Layer | None = option(None, help="Second layer of each block, across channels; left out: none")
     norm: Layer = option({"use": "rms-norm"}, help="Norm before each layer and before the head")
     vocab_size: int = option(256, help="Number of token ids; 256 for bytes", ge=1)
-    tie_embeddings: bool = option(True, help="Whether the head uses the embedding's weight")
     dropout: float = option(
         0.0, help="Probability that an element of a layer's output is dropped", ge=0, lt=1
     )
 
     def __attrs_post_init__(self) -> None:
         check_pattern(self.n_layers, self.mixer, self.pattern)
+
+
+@attrs.frozen(kw_only=True)
+class LanguageModelConfig(BlocksConfig):
+    """Token embedding, residual pre-norm blocks of a mixer and an optional channel layer, norm, head."""
+
+    tie_embeddings: bool = option(True, help="Whether the head uses the embedding's weight")
+
+
+@attrs.frozen(kw_only=True)
+class SpanInfillerConfig(BlocksConfig):
+    """Bidirectional encoder over ids with blanks; the id of a blank is vocab_size."""
+
+    tie_embeddings: bool = option(True, help="Whether the head uses the tokens' embeddings")
+
+
+@attrs.frozen(kw_only=True)
+class ClassifierConfig(BlocksConfig):
+    """Encoder, pooling and a head of classes."""
+
+    n_classes: int = option(2, help="Number of classes", ge=1)
+    pooling: Literal["last", "mean", "max", "attention"] = option(
+        "mean", help="How a sequence's vectors become one"
+    )
 
 
 def check_pattern(n_layers: int | None, mixer: object, pattern: tuple[object, ...] | None) -> None:
