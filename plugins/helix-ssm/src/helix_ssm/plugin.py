@@ -125,6 +125,12 @@ def helix_layers() -> list[Component]:
             summary="Gated short, medium or long convolutions of StripedHyena 2 (Ku et al. 2025)",
         ),
         Component(
+            name="rwkv7-channel-mix",
+            target="helix_ssm.layers.rwkv7_channel_mix:RWKV7ChannelMix",
+            config="helix_ssm.config.linear_attention:RWKV7ChannelMixConfig",
+            summary="Channel mix of RWKV-7: squared ReLU over a token and the one before it",
+        ),
+        Component(
             name="language-model",
             target="helix_ssm.layers.language_model:LanguageModel",
             config="helix_ssm.config.models:LanguageModelConfig",

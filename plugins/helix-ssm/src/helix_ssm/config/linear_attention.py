@@ -39,3 +39,30 @@ class GLAConfig:
     gate_logit_normalizer: float = option(
         16.0, help="Divides the gates' logarithms: the larger, the longer the memory", gt=0
     )
+
+
+@attrs.frozen(kw_only=True)
+class RWKV7Config:
+    """The time mix of RWKV-7, by Peng et al. (2025)."""
+
+    d_model: int = option(help=D_MODEL, ge=1)
+    head_dim: int | None = option(
+        None, help="Width of a head; left out: the widest up to 64 that divides d_model", ge=1
+    )
+    decay_low_rank_dim: int | None = option(
+        None, help="Rank of the map to the decay; left out: about 2.5 sqrt(d_model)", ge=1
+    )
+    a_low_rank_dim: int | None = option(
+        None, help="Rank of the map to the learning rate; left out: about 2.5 sqrt(d_model)", ge=1
+    )
+    gate_low_rank_dim: int | None = option(
+        None, help="Rank of the map to the gate; left out: about 5 sqrt(d_model)", ge=1
+    )
+
+
+@attrs.frozen(kw_only=True)
+class RWKV7ChannelMixConfig:
+    """The channel mix of RWKV-7, by Peng et al. (2025)."""
+
+    d_model: int = option(help=D_MODEL, ge=1)
+    d_hidden: int | None = option(None, help="Width of the hidden layer; left out: 4 d_model", ge=1)
