@@ -125,6 +125,12 @@ def helix_layers() -> list[Component]:
             summary="Gated short, medium or long convolutions of StripedHyena 2 (Ku et al. 2025)",
         ),
         Component(
+            name="rwkv7",
+            target="helix_ssm.layers.rwkv7:RWKV7",
+            config="helix_ssm.config.linear_attention:RWKV7Config",
+            summary="Time mix of RWKV-7: a delta rule with vectors for gates (Peng et al. 2025)",
+        ),
+        Component(
             name="rwkv7-channel-mix",
             target="helix_ssm.layers.rwkv7_channel_mix:RWKV7ChannelMix",
             config="helix_ssm.config.linear_attention:RWKV7ChannelMixConfig",
