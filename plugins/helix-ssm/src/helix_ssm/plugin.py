@@ -137,6 +137,18 @@ def helix_layers() -> list[Component]:
             summary="Channel mix of RWKV-7: squared ReLU over a token and the one before it",
         ),
         Component(
+            name="conv",
+            target="helix_ssm.layers.conv:Conv",
+            config="helix_ssm.config.convolution:ConvConfig",
+            summary="Causal convolution of a few tokens: torch's nn.Conv1d",
+        ),
+        Component(
+            name="rnn",
+            target="helix_ssm.layers.rnn:RNN",
+            config="helix_ssm.config.recurrent:RNNConfig",
+            summary="torch's nn.LSTM, nn.GRU or nn.RNN",
+        ),
+        Component(
             name="language-model",
             target="helix_ssm.layers.language_model:LanguageModel",
             config="helix_ssm.config.models:LanguageModelConfig",

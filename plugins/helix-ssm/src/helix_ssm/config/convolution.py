@@ -46,3 +46,14 @@ class MultiHybridConfig:
         ge=1,
     )
     d_conv: int = option(3, help="Width of the short convolutions of q, k and v, in tokens", ge=1)
+
+
+@attrs.frozen(kw_only=True)
+class ConvConfig:
+    """torch's nn.Conv1d, causal."""
+
+    d_model: int = option(help=D_MODEL, ge=1)
+    kernel_size: int = option(4, help="Taps", ge=1)
+    dilation: int = option(1, help="Tokens from one tap to the next", ge=1)
+    depthwise: bool = option(False, help="Whether each channel is convolved on its own")
+    bias: bool = option(True, help="Whether a bias is added")

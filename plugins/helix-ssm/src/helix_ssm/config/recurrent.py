@@ -1,4 +1,4 @@
-"""Options of the gated recurrent layers."""
+"""Options of the recurrent layers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ import attrs
 
 from helix_kernel import option
 from helix_ssm.config._words import D_MODEL
+
+
+@attrs.frozen(kw_only=True)
+class RNNConfig:
+    """torch's nn.LSTM, nn.GRU or nn.RNN."""
+
+    d_model: int = option(help=D_MODEL, ge=1)
+    cell: Literal["lstm", "gru", "rnn"] = option("lstm", help="Which recurrent network; rnn: with tanh")
+    n_layers: int = option(1, help="Layers on top of one another", ge=1)
+    d_hidden: int | None = option(None, help="Width of each; left out: d_model", ge=1)
+    bias: bool = option(True, help="Whether the cells and the output map have biases")
 
 
 @attrs.frozen(kw_only=True)
