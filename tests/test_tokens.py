@@ -106,7 +106,7 @@ def test_resuming_equals_never_having_stopped_to_the_bit(train, helix, tmp_path)
 def test_a_model_with_fewer_ids_than_the_tokenizer_is_refused(train, tmp_path):
     code, _, err = train("model.vocab_size=256")
     assert code == 2
-    assert "model.vocab_size is 256, and the data have 270 ids; set model.vocab_size=270" in err
+    assert "the model takes 256 ids and the data have 270; raise model.vocab_size by 14" in err
     assert not (tmp_path / "run").exists()
 
 

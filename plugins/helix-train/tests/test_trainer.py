@@ -355,7 +355,7 @@ def test_a_model_with_too_few_ids_for_the_data_is_refused(trainer, monkeypatch, 
     if fits:
         trainer()
     else:
-        with pytest.raises(ArgumentError, match=r"256, and the data have 257 ids; set model.vocab_size=257"):
+        with pytest.raises(ArgumentError, match=r"256 ids and the data have 257; raise model.vocab_size by 1"):
             trainer()
 
 

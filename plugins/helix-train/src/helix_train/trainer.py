@@ -338,8 +338,8 @@ def _require_ids(model: Any, dataset: Any) -> None:
     own, needed = getattr(model, "vocab_size", None), getattr(dataset, "vocab_size", None)
     if own is not None and needed is not None and own < needed:
         raise ArgumentError(
-            f"model.vocab_size is {own}, and the data have {needed} ids; set model.vocab_size={needed}, or "
-            "choose another tokenizer"
+            f"the model takes {own} ids and the data have {needed}; raise model.vocab_size by {needed - own}, "
+            "or choose another tokenizer"
         )
 
 
