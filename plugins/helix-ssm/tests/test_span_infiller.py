@@ -81,9 +81,9 @@ def test_padding_changes_nothing():
 def test_it_learns_to_fill_in_what_only_the_future_tells():
     """Each token is that which comes two places later: a model that reads the past alone cannot know it."""
     torch.manual_seed(0)
-    model = SpanInfiller(16, n_layers=1, mixer=partial(Mamba, d_state=4), vocab_size=8)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(100):
+    model = SpanInfiller(16, n_layers=1, mixer=Attention, vocab_size=8)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-2)
+    for _ in range(60):
         # The second half repeats the first, and blanks are in the first.
         half = torch.randint(8, (16, 2))
         targets = torch.cat([half, half], dim=1)

@@ -89,6 +89,12 @@ def helix_layers() -> list[Component]:
             summary="Gated long convolutions with implicit filters (Poli et al. 2023)",
         ),
         Component(
+            name="gla",
+            target="helix_ssm.layers.gla:GLA",
+            config="helix_ssm.config.linear_attention:GLAConfig",
+            summary="Linear attention whose memory decays by gates (Yang et al. 2023)",
+        ),
+        Component(
             name="attention",
             target="helix_ssm.layers.attention:Attention",
             config="helix_ssm.config.attention:AttentionConfig",
