@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from helix_kernel.errors import ArgumentError
 from helix_kernel.testing.layers import LayerSuite
 from helix_ssm.layers import kv_cache, protocol, softmax_attention
 from helix_ssm.layers.attention import Attention
+from helix_ssm.layers.language_model import LanguageModel
+from helix_ssm.layers.mamba import Mamba
 from helix_ssm.layers.rotary import rotate
 
 D_MODEL = 32
@@ -152,6 +155,19 @@ def test_rows_of_unequal_lengths_can_be_joined():
         y, _ = layer.extend(torch.stack([x[0, 3:8], x[1, 90:95]]), protocol.join(states))
         torch.testing.assert_close(y[0], layer(x)[0, 3:8])
         torch.testing.assert_close(y[1], layer(x)[1, 90:95])
+
+
+def test_a_hybrid_language_model_goes_on_from_prompts_of_unequal_lengths():
+    torch.manual_seed(0)
+    pattern = [Mamba, Attention, partial(Attention, window=3)]
+    model = LanguageModel(8, pattern=pattern, vocab_size=11).double().eval()
+    ids, mask = torch.randint(11, (2, 9)), torch.tensor([[0] * 5 + [1] * 4, [1] * 9]).bool()
+    logits, state = model.prefill(ids, mask)
+    token = logits.argmax(-1)
+    after, _ = model.step(token, state)
+    for row, prompt in enumerate((ids[:1, 5:], ids[1:])):
+        whole = model(torch.cat([prompt, token[row : row + 1, None]], dim=1))[0]
+        torch.testing.assert_close(torch.stack([logits[row], after[row]]), whole[-2:])
 
 
 def test_packed_chunks_waste_no_slots_on_the_longest_row():

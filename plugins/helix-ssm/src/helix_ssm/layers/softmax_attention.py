@@ -33,11 +33,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, window: int | None)
         (B, H, L, K). With a window it takes O(L window) time, and memory linear in L.
     """
     if window is None or q.shape[2] <= window:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=True)
+        return _fused(q, k, v, causal=causal)
     size = _block_size(window)
     n_first = min(size, q.shape[2])
     mask = _band(size, window, q.device)[:n_first, window - 1 : window - 1 + n_first]
-    first = _masked(q[:, :, :size], k[:, :, :size], v[:, :, :size], mask)
+    first = _fused(q[:, :, :size], k[:, :, :size], v[:, :, :size], mask=mask)
     return torch.cat([first, _later_blocks(q, k, v, window)], dim=2)
 
 
@@ -105,7 +105,7 @@ def _later_blocks(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     q, k, v = (F.pad(x, (0, 0, 0, (1 + n_blocks) * size - x.shape[2])) for x in (q, k, v))
     queries = _as_rows(_in_blocks(q, size)[:, :, 1:])
     keys, values = (_as_rows(_with_the_end_of_the_block_before(x, size, window)) for x in (k, v))
-    y = _masked(queries, keys, values, _band(size, window, q.device))
+    y = _fused(queries, keys, values, mask=_band(size, window, q.device))
     return y.view(-1, n_blocks, *y.shape[1:]).transpose(1, 2).flatten(2, 3)[:, :, :n_later]
 
 
@@ -124,8 +124,13 @@ def _as_rows(blocks: Tensor) -> Tensor:
     return blocks.transpose(1, 2).flatten(0, 1)
 
 
-def _masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+def _fused(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    """Run torch's kernel, such that it need not write its scores down."""
+    n_shared = q.shape[1] // k.shape[1]
+    if n_shared > 1 and q.is_cuda and (mask is not None or q.element_size() > 2):
+        # Only flash attention shares heads there, and it takes neither masks nor more than 16 bits.
+        k, v, n_shared = k.repeat_interleave(n_shared, dim=1), v.repeat_interleave(n_shared, dim=1), 1
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=n_shared > 1)
 
 
 def _band(size: int, window: int, device: torch.device) -> Tensor:
