@@ -26,7 +26,9 @@ COMPONENTS = {
         "import": "helix-ssm",
         "train": "helix-train",
     },
-    "dataset": dict.fromkeys(("span-corruption", "text-bytes", "text-tokens"), "helix-data"),
+    "dataset": dict.fromkeys(
+        ("labelled-files", "span-corruption", "text-bytes", "text-tokens"), "helix-data"
+    ),
     "layer": dict.fromkeys(
         (
             "attention",

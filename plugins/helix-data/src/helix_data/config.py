@@ -57,6 +57,18 @@ class TextTokensConfig(TextBytesConfig):
 
 
 @attrs.frozen(kw_only=True)
+class LabelledFilesConfig:
+    """Whole files, each of the class whose folder it lies in; a share of each class is held out."""
+
+    path: str = option(help="the folder that holds a folder for each class")
+    seq_len: int = option(1024, ge=1, help="bytes of a file that are read, from its beginning")
+    batch_size: int = option(16, ge=1, help="files in a batch, on each rank")
+    validation_fraction: float = option(
+        0.1, ge=0, lt=1, help="share of each class's files that is held out, rounded down"
+    )
+
+
+@attrs.frozen(kw_only=True)
 class ByteTokenizerConfig:
     """Every byte is a token."""
 

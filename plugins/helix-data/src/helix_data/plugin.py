@@ -48,6 +48,12 @@ def helix_datasets() -> list[Component]:
             config="helix_data.config:TextTokensConfig",
             summary="Text as the tokens of any tokenizer, in shuffled windows",
         ),
+        Component(
+            name="labelled-files",
+            target="helix_data.labelled_files:LabelledFiles",
+            config="helix_data.config:LabelledFilesConfig",
+            summary="Whole files, each of the class whose folder it lies in",
+        ),
     ]
 
 

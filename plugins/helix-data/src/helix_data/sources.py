@@ -85,6 +85,38 @@ def open_paths(paths: Sequence[str]) -> ByteStream:
     return ByteStream(list(segments.values()))
 
 
+def files_of_classes(path: str) -> dict[str, list[FileSegment]]:
+    """Return the files of each class: those below each folder in a folder.
+
+    Folders and files are sorted by path; hidden ones and empty files are passed over.
+
+    Args:
+        path: The folder that holds the classes' folders; ``~`` is the home folder.
+
+    Raises:
+        DataError: It is no folder or cannot be read, holds fewer than two folders, or one of them holds
+            no file.
+    """
+    argument = f"path={path!r}"
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise DataError(
+            f"{argument}: is no folder{_seen_from(folder)}; give one with a folder for each class"
+        )
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    if len(names) < 2:
+        raise DataError(
+            f"{argument}: holds {len(names)} folders, and 2 classes are the fewest: one folder each"
+        )
+    found = {}
+    for name in names:
+        inner = f"{argument}: {folder / name}"
+        found[name] = list(_non_empty(_files_below(str(folder / name), inner), inner))
+        if not found[name]:
+            raise DataError(f"{inner}: holds no file with anything in it, and so no example of its class")
+    return found
+
+
 def _segments(path: str, argument: str) -> Iterator[FileSegment]:
     if os.path.isdir(path):  # noqa: PTH112 - one style with glob
         yield from _non_empty(_files_below(path, argument), argument)
