@@ -289,3 +289,22 @@ class TestTokenizers:
         found = json.loads(out)
         assert (found["bytes"], found["tokens"]) == (156, 39)
         assert found["bits_per_byte"] == pytest.approx(found["loss_per_token"] / math.log(2) / 4)
+
+
+def test_an_evaluation_of_classes_tells_their_accuracy(helix, run, monkeypatch):
+    batch = toy_lm.Data.batch
+
+    def of_rows(self):
+        made = batch(self, seed=0, step=0)
+        made.targets = made.targets[:, -1]
+        return [made]
+
+    forward = toy_lm.Model.forward
+    monkeypatch.setattr(toy_lm.Model, "forward", lambda self, ids: forward(self, ids)[:, -1])
+    monkeypatch.setattr(toy_lm.Data, "evaluation_batches", of_rows, raising=False)
+    monkeypatch.setattr(toy_lm.Data, "tokens_per_byte", None, raising=False)
+    _, out, _ = helix("eval", run, "--json")
+    found = json.loads(out)
+    assert found.keys() == {"checkpoint", "step", "accuracy", "loss", "targets"}
+    assert found["targets"] == 4
+    assert 0 <= found["accuracy"] <= 1

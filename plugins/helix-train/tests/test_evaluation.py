@@ -124,7 +124,7 @@ def test_a_datasets_tokens_per_byte_count(chunk_len):
     plain = evaluate_dataset(model, dataset, chunk_len=chunk_len)
     dataset.tokens_per_byte = 0.5
     halved = evaluate_dataset(model, dataset, chunk_len=chunk_len)
-    assert (halved.loss, halved.n_tokens) == (plain.loss, plain.n_tokens)
+    assert (halved.loss, halved.n_targets) == (plain.loss, plain.n_targets)
     assert halved.bits_per_byte == plain.bits_per_byte / 2
 
 
@@ -191,6 +191,45 @@ def test_a_datasets_own_batches_count_where_the_mask_says_each_target_alike(mask
     found = evaluate_dataset(model, dataset)
     assert found.n_bytes == len(expected)
     assert found.loss == pytest.approx(float(expected.mean()), rel=1e-6)
+
+
+class Rows(torch.nn.Module):
+    """Puts each row in the class of its largest byte, padding apart, and is the surer the larger it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, ids, *, mask):
+        largest = ids.masked_fill(~mask, -1).amax(dim=1)
+        return self.weight * torch.nn.functional.one_hot(largest, 5).float() * largest[:, None]
+
+
+def test_classes_of_padded_rows_have_an_accuracy_and_no_bits():
+    ids = torch.tensor([[1, 2, 4], [3, 1, 0], [2, 4, 4], [1, 0, 0]])
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0], [1, 1, 1]], dtype=torch.bool)
+    targets = torch.tensor([2, 3, 2, 4])
+    rows = ((ids[:3], mask[:3], targets[:3]), (ids[3:], mask[3:], targets[3:]))
+    batches = [SimpleNamespace(inputs=i, input_mask=m, targets=t) for i, m, t in rows]
+    dataset = SimpleNamespace(evaluation_batches=lambda: batches, tokens_per_byte=None)
+    found = evaluate_dataset(Rows(), dataset)
+    expected = torch.nn.functional.cross_entropy(Rows()(ids, mask=mask), targets)
+    assert found.loss == pytest.approx(float(expected.detach()), rel=1e-6)
+    assert (found.accuracy, found.n_targets) == (0.75, 4)
+    assert found.bits_per_byte is None
+    assert found.n_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (Evaluation(math.log(2), 5), "1.0000 bits per byte"),
+        (Evaluation(0.25, 5, None), "loss 0.2500"),
+        (Evaluation(0.25, 5, None, 0.5), "loss 0.2500, accuracy 50.0%"),
+    ],
+)
+def test_it_says_what_a_run_is_followed_by(found, words):
+    assert str(found) == words
 
 
 def test_batches_of_a_dataset_are_no_text_to_stream():

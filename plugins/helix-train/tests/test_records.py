@@ -97,6 +97,16 @@ def test_no_file_holds_no_records(tmp_path):
     assert read_records(tmp_path / "metrics.jsonl") == []
 
 
+def test_only_what_is_known_is_written_down(tmp_path):
+    recorder = write(tmp_path, [1])
+    recorder.validation(step=1, evaluation=Evaluation(0.5, 10, None, 0.9))
+    recorder.training(step=2, loss=1.0, norm=1.0, rate=0.1, n_tokens=10, auxiliary=0.25)
+    recorder.close()
+    _, validation, training = read_records(recorder.metrics)
+    assert validation == {"step": 1, "validation_loss": 0.5, "validation_accuracy": 0.9}
+    assert training["auxiliary_loss"] == 0.25
+
+
 def test_a_validation_is_written_down_once_a_step(tmp_path):
     recorder = write(tmp_path, [1])
     recorder.validation(step=1, evaluation=Evaluation(math.log(2), 10))

@@ -245,3 +245,10 @@ def test_targets_and_mask_must_have_the_inputs_time_axis(shapes):
     batch = Examples(inputs=torch.ones(B, L, dtype=torch.int64), **tensors)
     with pytest.raises(ArgumentError, match=r"have shape \(3,( 1)?\) and inputs \(3, 23\)"):
         in_chunks(Objective(model=made(), loss=CrossEntropy()), batch)
+
+
+def test_padded_batches_are_refused():
+    batch = examples()
+    padded = Examples(inputs=batch.inputs, targets=batch.targets, input_mask=torch.ones(B, L) > 0)
+    with pytest.raises(ArgumentError, match=r"padded batches \(input_mask\) cannot be cut in chunks"):
+        in_chunks(Objective(model=made(), loss=CrossEntropy()), padded)

@@ -279,14 +279,30 @@ class TestBatches:
         def one_class_a_row(self, *, seed, step):
             made = batch(self, seed=seed, step=step)
             made.targets = made.targets[:, -1]
+            made.input_mask = torch.arange(self.seq_len).expand(self.batch_size, -1) < 4
             return made
 
-        monkeypatch.setattr(toy_lm.Model, "forward", lambda self, ids: forward(self, ids).mean(dim=1))
+        def of_rows(self, ids, *, mask):
+            assert mask.sum() == 4 * len(ids)
+            return forward(self, ids)[:, 3]
+
+        monkeypatch.setattr(toy_lm.Model, "forward", of_rows)
         monkeypatch.setattr(toy_lm.Data, "batch", one_class_a_row)
-        trained = trainer({"data.n_held_out": 0})
-        fit(trained)
-        losses = [record["loss"] for record in records(trained.out)]
-        assert losses[-1] < losses[0]
+        monkeypatch.setattr(toy_lm.Data, "tokens_per_byte", None, raising=False)
+        monkeypatch.setattr(
+            toy_lm.Data,
+            "evaluation_batches",
+            lambda self: [one_class_a_row(self, seed=1, step=0)],
+            raising=False,
+        )
+        trained = trainer()
+        result = fit(trained)
+        first, *_, last = records(trained.out)
+        assert last["loss"] < first["loss"]
+        assert "bits_per_byte" not in last
+        (validated,) = records(trained.out, "validation_loss")
+        assert validated["validation_accuracy"] == result.evaluation.accuracy
+        assert result.evaluation.n_targets == trained.dataset.batch_size
 
     @pytest.mark.parametrize("chunk_len", [0, 4])
     def test_what_the_model_adds_to_the_loss_is_minimised_and_recorded_apart(
@@ -355,7 +371,9 @@ def test_a_model_with_too_few_ids_for_the_data_is_refused(trainer, monkeypatch, 
     if fits:
         trainer()
     else:
-        with pytest.raises(ArgumentError, match=r"256 ids and the data have 257; raise model.vocab_size by 1"):
+        with pytest.raises(
+            ArgumentError, match=r"256 ids and the data have 257; raise model.vocab_size by 1"
+        ):
             trainer()
 
 

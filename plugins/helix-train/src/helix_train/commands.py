@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json as _json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from helix_kernel import load_config
 from helix_kernel.errors import InputError
 from helix_kernel.restore import OpenedModel, SavedRun, open_model
+
+if TYPE_CHECKING:
+    from helix_train.evaluation import Evaluation
 
 
 def train(file: str, /, *overrides: str, json: bool = False) -> None:
@@ -26,11 +29,11 @@ def train(file: str, /, *overrides: str, json: bool = False) -> None:
     config = load_config(file, overrides)
     trainer = config.kernel.build("trainer", config["trainer"], config=config)
     result = trainer.fit(Progress())
-    evaluation = result.evaluation
+    measured = _measures(result.evaluation) if result.evaluation else {"bits_per_byte": None}
     _print(
         {
             "step": result.step,
-            "bits_per_byte": evaluation.bits_per_byte if evaluation else None,
+            **{name: measured[name] for name in ("bits_per_byte", "accuracy") if name in measured},
             "checkpoint": str(result.checkpoint),
             "metrics": str(result.metrics),
             "plot": str(result.plot) if result.plot else None,
@@ -73,11 +76,8 @@ def evaluate(
     results = {
         "checkpoint": str(opened.run.path),
         "step": opened.run.attributes["step"],
-        "bits_per_byte": found.bits_per_byte,
-        "bytes": found.n_bytes,
+        **_measures(found),
     }
-    if found.tokens_per_byte != 1:
-        results |= {"loss_per_token": found.loss, "tokens": found.n_tokens}
     if opened.run.attributes.get("data_fingerprint") != dataset.fingerprint:
         print("note: the data differ from those that this checkpoint was trained on", file=sys.stderr)
     _print({**results, **(_baselines(dataset) if baselines else {})}, as_json=json)
@@ -129,6 +129,17 @@ def generate(
         sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
     sys.stdout.buffer.write(b"\n")
+
+
+def _measures(found: Evaluation) -> dict[str, Any]:
+    """Return what an evaluation tells: of bytes, of tokens, or of classes of whole rows."""
+    if found.tokens_per_byte is None:
+        accuracy = {} if found.accuracy is None else {"accuracy": found.accuracy}
+        return {**accuracy, "loss": found.loss, "targets": found.n_targets}
+    of_bytes = {"bits_per_byte": found.bits_per_byte, "bytes": found.n_bytes}
+    if found.tokens_per_byte == 1:
+        return of_bytes
+    return {**of_bytes, "loss_per_token": found.loss, "tokens": found.n_targets}
 
 
 def _chunk_len(given: int | None, *, stream: bool) -> int:

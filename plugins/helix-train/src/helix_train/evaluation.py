@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from helix_kernel.errors import ArgumentError
+from helix_train.objective import Examples, predict
 from helix_train.streaming import check_streams
 
 if TYPE_CHECKING:
@@ -22,27 +23,37 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Evaluation:
-    """The mean loss over held-out tokens, each a byte unless it says otherwise.
+    """The mean loss over what is held out: tokens, each a byte unless it says otherwise, or whole rows.
 
     Args:
-        loss: Cross-entropy in nats per token.
-        n_tokens: How many tokens were predicted.
-        tokens_per_byte: Tokens of a byte of the held-out text, on average.
+        loss: Cross-entropy in nats per target.
+        n_targets: How many targets were predicted.
+        tokens_per_byte: Tokens of a byte of the held-out text, on average; None where targets are no text.
+        accuracy: Share of rows whose class is the likeliest one; None where targets are tokens.
     """
 
     loss: float
-    n_tokens: int
-    tokens_per_byte: float = 1.0
+    n_targets: int
+    tokens_per_byte: float | None = 1.0
+    accuracy: float | None = None
 
     @property
-    def bits_per_byte(self) -> float:
+    def bits_per_byte(self) -> float | None:
         """The loss in bits, of as many tokens as a byte of text has: comparable over any tokenizer."""
-        return self.loss / math.log(2) * self.tokens_per_byte
+        return None if self.tokens_per_byte is None else self.loss / math.log(2) * self.tokens_per_byte
 
     @property
-    def n_bytes(self) -> int:
+    def n_bytes(self) -> int | None:
         """How many bytes were predicted."""
-        return round(self.n_tokens / self.tokens_per_byte)
+        return None if self.tokens_per_byte is None else round(self.n_targets / self.tokens_per_byte)
+
+    def __str__(self) -> str:
+        """Return what a run is followed by: accuracy of classes, bits of bytes."""
+        if self.accuracy is not None:
+            return f"loss {self.loss:.4f}, accuracy {self.accuracy:.1%}"
+        if self.bits_per_byte is not None:
+            return f"{self.bits_per_byte:.4f} bits per byte"
+        return f"loss {self.loss:.4f}"
 
 
 def evaluate_dataset(model: torch.nn.Module, dataset: Any, *, chunk_len: int = 0) -> Evaluation | None:
@@ -51,7 +62,7 @@ def evaluate_dataset(model: torch.nn.Module, dataset: Any, *, chunk_len: int = 0
     Args:
         model: From ids (B, L) int64 to logits (B, L, V).
         dataset: Has ``evaluation_batches()`` or else ``held_out()``, ``seq_len`` and ``batch_size``; and
-            ``tokens_per_byte`` where its tokens are no bytes.
+            ``tokens_per_byte`` where its tokens are no bytes, None where they are no text.
         chunk_len: Read all in one pass, so many tokens at a time; 0: in windows of the dataset's.
 
     Returns:
@@ -60,20 +71,17 @@ def evaluate_dataset(model: torch.nn.Module, dataset: Any, *, chunk_len: int = 0
     Raises:
         ArgumentError: The model or the dataset cannot do it.
     """
-    if hasattr(dataset, "evaluation_batches"):
-        if chunk_len:
-            raise ArgumentError(
-                f"--stream: {type(dataset).__name__} brings batches of its own to be measured on, which are "
-                "no one text to read in a pass; leave --stream out"
-            )
-        return evaluate_batches(model, dataset.evaluation_batches())
-    held_out = dataset.held_out()
-    if len(held_out) < 2:
-        return None
-    if chunk_len:
-        found = evaluate_stream(model, held_out, chunk_len=chunk_len)
+    if not hasattr(dataset, "evaluation_batches"):
+        found = _evaluate_text(model, dataset, chunk_len)
+    elif chunk_len:
+        raise ArgumentError(
+            f"--stream: {type(dataset).__name__} brings batches of its own to be measured on, which are no "
+            "one text to read in a pass; leave --stream out"
+        )
     else:
-        found = evaluate(model, held_out, seq_len=dataset.seq_len, batch_size=dataset.batch_size)
+        found = evaluate_batches(model, dataset.evaluation_batches())
+    if found is None:
+        return None
     return attrs.evolve(found, tokens_per_byte=getattr(dataset, "tokens_per_byte", 1.0))
 
 
@@ -137,22 +145,39 @@ def evaluate_batches(model: torch.nn.Module, batches: Iterable[Any]) -> Evaluati
     """Measure a model on the targets of given batches.
 
     Args:
-        model: From inputs (B, L) to logits (B, L, V).
-        batches: Each has ``inputs`` and ``targets`` (B, L), and perhaps ``mask``, bool (B, L): which
-            targets count.
+        model: From inputs (B, L), with ``mask=`` where rows are padded, to logits (B, L, V), or (B, C) for
+            classes of whole rows.
+        batches: Each has ``inputs`` (B, L) and ``targets`` (B, L) or (B,), and perhaps ``mask``, bool in the
+            targets' shape: which of them count; and ``input_mask``, see `helix_train.objective.Examples`.
 
     Returns:
         None where there is no target that counts.
     """
-    total, count = 0.0, 0
+    total, count, n_right = 0.0, 0, 0
+    of_rows = False
     with _measuring(model) as device:
         for batch in batches:
-            losses = _losses(model(batch.inputs.to(device)), batch.targets)
-            mask = getattr(batch, "mask", None)
-            kept = losses if mask is None else losses[mask]
-            total += float(kept.sum())
-            count += kept.numel()
-    return Evaluation(total / count, count) if count else None
+            examples = Examples.of(batch, device)
+            logits = predict(model, examples)
+            kept = ... if examples.mask is None else examples.mask.cpu()
+            losses = _losses(logits, examples.targets)[kept]
+            total += float(losses.sum())
+            count += losses.numel()
+            of_rows = examples.targets.dim() == 1
+            if of_rows:
+                n_right += int((logits.argmax(-1) == examples.targets).cpu()[kept].sum())
+    if not count:
+        return None
+    return Evaluation(total / count, count, accuracy=n_right / count if of_rows else None)
+
+
+def _evaluate_text(model: torch.nn.Module, dataset: Any, chunk_len: int) -> Evaluation | None:
+    held_out = dataset.held_out()
+    if len(held_out) < 2:
+        return None
+    if chunk_len:
+        return evaluate_stream(model, held_out, chunk_len=chunk_len)
+    return evaluate(model, held_out, seq_len=dataset.seq_len, batch_size=dataset.batch_size)
 
 
 @contextmanager
@@ -168,9 +193,9 @@ def _measuring(model: torch.nn.Module) -> Iterator[torch.device]:
 
 
 def _losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the loss of each target (B, L) in nats, as float64 on the CPU."""
+    """Return the loss of each target (B, L) or (B,) in nats, as float64 on the CPU."""
     flat = targets.flatten().to(logits.device)
-    losses = F.cross_entropy(logits.flatten(0, 1).float(), flat, reduction="none")
+    losses = F.cross_entropy(logits.flatten(0, -2).float(), flat, reduction="none")
     return losses.cpu().double().view(targets.shape)
 
 

@@ -64,21 +64,35 @@ class Examples:
         inputs: What the model is given, (B, L).
         targets: What the loss compares its output with: (B, L), or (B,) for classes of whole rows.
         mask: Which targets count, bool, in the targets' shape; None for all.
+        input_mask: Which inputs are no padding, bool (B, L), for the model to know; None for all.
     """
 
     inputs: Tensor
     targets: Tensor
     mask: Tensor | None = None
+    input_mask: Tensor | None = None
 
     @classmethod
     def of(cls, batch: Any, device: torch.device) -> Examples:
-        """Take a dataset's batch, which has ``inputs``, ``targets`` and perhaps ``mask``, to a device."""
-        mask = getattr(batch, "mask", None)
+        """Take a dataset's batch to a device; its ``mask`` and ``input_mask`` may be left out or None."""
+
+        def moved(name: str) -> Tensor | None:
+            tensor: Tensor | None = getattr(batch, name, None)
+            return None if tensor is None else tensor.to(device)
+
         return cls(
             inputs=batch.inputs.to(device),
             targets=batch.targets.to(device),
-            mask=None if mask is None else mask.to(device),
+            mask=moved("mask"),
+            input_mask=moved("input_mask"),
         )
+
+
+def predict(model: Any, examples: Examples) -> Tensor:
+    """Return what a model gives for whole sequences; where some are padded, it is told by ``mask=``."""
+    padded = {} if examples.input_mask is None else {"mask": examples.input_mask}
+    prediction: Tensor = model(examples.inputs, **padded)
+    return prediction
 
 
 @attrs.frozen(kw_only=True)
@@ -86,8 +100,8 @@ class Objective:
     """A model and the loss that it is trained by.
 
     Args:
-        model: From inputs (B, L) to a prediction. Where it has a method ``auxiliary_loss()``, that gives
-            what its last run adds to the loss, a scalar, or None.
+        model: From inputs (B, L), with ``mask=`` where rows are padded, to a prediction. Where it has a
+            method ``auxiliary_loss()``, that gives what its last run adds to the loss, a scalar, or None.
         loss: ``loss(prediction, target)``, with ``mask=`` where a batch has one; gives a scalar.
         precision: Makes the context that the model runs in, such as autocast.
     """
@@ -107,7 +121,7 @@ class Objective:
             The weighted losses.
         """
         with self.precision():
-            prediction = self.model(examples.inputs)
+            prediction = predict(self.model, examples)
         losses = self.measure(prediction, examples).scaled(weight)
         losses.total.backward()  # type: ignore[no-untyped-call]  # torch's own stub lacks its types
         return losses.detach()

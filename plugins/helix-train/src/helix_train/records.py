@@ -76,7 +76,7 @@ class Recorder:
             "grad_norm": norm,
             "lr": rate,
         }
-        self._metrics.write(_line({key: value for key, value in known.items() if value is not None}))
+        self._metrics.write(_line(known))
         timing = {"step": step, "seconds": now - self._clock, "tokens_per_second": tokens_per_second}
         self._timing.write(_line(timing))
         self._step, self._clock = step, now
@@ -87,12 +87,13 @@ class Recorder:
         if step in self._validated:
             return
         self._validated.add(step)
-        record = {
+        known = {
             "step": step,
             "validation_loss": evaluation.loss,
             "validation_bits_per_byte": evaluation.bits_per_byte,
+            "validation_accuracy": evaluation.accuracy,
         }
-        self._metrics.write(_line(record))
+        self._metrics.write(_line(known))
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -146,4 +147,4 @@ def _append_to(path: Path) -> TextIO:
 
 
 def _line(record: Record) -> str:
-    return json.dumps(record) + "\n"
+    return json.dumps({key: value for key, value in record.items() if value is not None}) + "\n"

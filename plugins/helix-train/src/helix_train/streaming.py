@@ -200,6 +200,8 @@ def _check(examples: Examples, chunk_len: int, gradient: str) -> None:
         )
     if chunk_len < 1:
         raise ArgumentError(f"trainer.chunk_len is {chunk_len}, allowed is >= 1 to stream")
+    if examples.input_mask is not None:
+        raise ArgumentError("padded batches (input_mask) cannot be cut in chunks; set trainer.chunk_len=0")
     shape = tuple(examples.inputs.shape)
     for name in ("targets", "mask"):
         own = getattr(examples, name)

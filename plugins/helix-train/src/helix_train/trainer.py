@@ -275,7 +275,7 @@ class Trainer:
         if not math.isfinite(evaluation.loss):
             self._stop(f"held-out loss is {evaluation.loss}")
         self._recorder.validation(step=self.step, evaluation=evaluation)
-        self._progress.note(f"step {self.step}: {evaluation.bits_per_byte:.4f} bits per byte held out")
+        self._progress.note(f"step {self.step}: {evaluation} held out")
         return evaluation
 
     def _save(self) -> Path:
@@ -338,8 +338,8 @@ def _require_ids(model: Any, dataset: Any) -> None:
     own, needed = getattr(model, "vocab_size", None), getattr(dataset, "vocab_size", None)
     if own is not None and needed is not None and own < needed:
         raise ArgumentError(
-            f"the model takes {own} ids and the data have {needed}; raise model.vocab_size by {needed - own}, "
-            "or choose another tokenizer"
+            f"the model takes {own} ids and the data have {needed}; raise model.vocab_size by "
+            f"{needed - own}, or choose another tokenizer"
         )
 
 
