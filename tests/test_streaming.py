@@ -21,6 +21,13 @@ MIXERS = {
     "hyena": ["hyena"],
     "mixed": ["mamba", "hyena", "s4d"],
 }
+OTHERS = {
+    name: [name]
+    for name in (
+        *("attention", "conv", "gated-deltanet", "gla", "mamba2", "mamba3", "min-gru", "multi-hybrid"),
+        *("reversible", "rg-lru", "rnn", "rwkv7", "s4", "s4d", "s5"),
+    )
+}
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +53,7 @@ def gradients(model, run):
     return loss.task, {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-@pytest.mark.parametrize("mixers", MIXERS.values(), ids=MIXERS)
+@pytest.mark.parametrize("mixers", (MIXERS | OTHERS).values(), ids=MIXERS | OTHERS)
 def test_exact_gradients_through_chunks_are_those_of_one_pass(mixers):
     model = language_model(mixers, channel={"use": "mlp"}).double().train()
     ids = torch.randint(11, (B, L + 1), generator=torch.Generator().manual_seed(1))
