@@ -116,7 +116,7 @@ def test_it_agrees_with_the_check_on_changes_of_the_example(example, installed, 
 
 
 @pytest.mark.parametrize(
-    "missing", [("model", "d_model"), ("model", "mixer"), ("trainer", "steps"), ("loss", "use")]
+    "missing", [("model", "d_model"), ("trainer", "steps"), ("loss", "use")]
 )
 def test_it_agrees_that_what_is_required_is_missing(example, installed, missing):
     table = tomllib.loads(example.read_text())

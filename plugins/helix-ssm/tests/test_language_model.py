@@ -14,6 +14,7 @@ from helix_ssm.layers.hyena import Hyena
 from helix_ssm.layers.language_model import LanguageModel
 from helix_ssm.layers.mamba import Mamba
 from helix_ssm.layers.mlp import MLP
+from helix_ssm.layers.moe import MoE
 from helix_ssm.layers.s4d import S4D
 
 VOCAB_SIZE = 11
@@ -274,3 +275,15 @@ def test_a_mask_that_does_not_fit_is_refused(mask):
     model = LanguageModel(8, n_layers=1, mixer=Mamba)
     with pytest.raises(ArgumentError, match=r"mask has shape .* allowed is bool \(2, 4\)"):
         model(torch.zeros(2, 4, dtype=torch.int64), mask=mask)
+
+
+def test_losses_of_its_layers_reach_the_trainer():
+    torch.manual_seed(0)
+    ids = torch.randint(256, (2, 6))
+    model = LanguageModel(8, n_layers=2, mixer=Mamba, channel=MoE)
+    model(ids)
+    own = [block.channel.auxiliary_loss() for block in model.blocks]
+    torch.testing.assert_close(model.auxiliary_loss(), sum(own))
+    plain = LanguageModel(8, n_layers=2, mixer=Mamba)
+    plain(ids)
+    assert plain.auxiliary_loss() is None

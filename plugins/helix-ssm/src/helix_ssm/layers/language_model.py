@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from helix_kernel.errors import ArgumentError
+from helix_ssm.layers import auxiliary
 from helix_ssm.layers.packing import pack, unpack
 from helix_ssm.layers.protocol import State, check_at_least
 from helix_ssm.layers.rms_norm import RMSNorm
@@ -138,6 +139,10 @@ class LanguageModel(nn.Module):
         start = self.init_state(len(ids), device=ids.device)
         x, state = self.blocks.extend(self.embedding(packed), start, cu_seqlens=bounds)
         return self._logits(x[:, bounds[1:] - 1]).squeeze(0), state
+
+    def auxiliary_loss(self) -> Tensor | None:
+        """Return the sum of the layers' own losses, as a router's, over the last forward in training."""
+        return auxiliary.collect(self)
 
     def set_activation_checkpointing(self, *, enabled: bool) -> None:
         """Choose whether training keeps only each block's input; see `Stack`."""
