@@ -156,6 +156,11 @@ class TestText:
     def test_a_character_that_the_context_began_is_ended(self):
         assert b"".join(decode_stream(Syllables(), [0, 2], [3, 0])).decode()[-1] == "a"
 
+    @pytest.mark.parametrize("n_before", [1, 20])
+    def test_a_space_that_decoders_drop_at_a_beginning_is_kept(self, n_before):
+        words = SimpleNamespace(decode=lambda ids: (b" word" * len(ids)).removeprefix(b" "))
+        assert list(decode_stream(words, [0] * n_before, [0] * 12)) == [b" word"] * 12
+
     @pytest.mark.parametrize("n_tokens", [0, 1, 30])
     def test_the_context_is_not_said_again(self, n_tokens):
         assert "".join(self.said([1] * n_tokens, context=[0] * 20)) == "é" * n_tokens
