@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import math
 from typing import Any
 
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -50,10 +50,7 @@ def model_table(name: str, vocab_size: int) -> dict[str, Any]:
 
     Args:
         name: A key of `MIXERS`.
-        vocab_size: Ids; the two tables of embeddings are left out of the count.
-
-    Raises:
-        SystemExit: No width of the mlp makes the number of parameters fit.
+        vocab_size: Ids.
     """
     base = {
         "use": "language-model",
@@ -63,16 +60,29 @@ def model_table(name: str, vocab_size: int) -> dict[str, Any]:
         "tie_embeddings": False,
         **MIXERS[name],
     }
+    return with_mlp(base, PARAMETERS)
 
-    def with_width(width: int) -> dict[str, Any]:
+
+def with_mlp(base: dict[str, Any], parameters: int) -> dict[str, Any]:
+    """Return the table with an mlp in each block, so wide that the number of parameters is as wanted.
+
+    Args:
+        base: Table of a language model without a channel layer.
+        parameters: How many there are to be, but for those of embedding and head.
+
+    Raises:
+        SystemExit: No width comes near enough.
+    """
+
+    def table(width: int) -> dict[str, Any]:
         return {**base, "channel": {"use": "mlp", "d_hidden": width}}
 
-    widths = range(1, 1024)
-    width = widths[bisect_left(widths, PARAMETERS, key=lambda width: count(with_width(width)))]
-    found = count(with_width(width))
-    if abs(found / PARAMETERS - 1) > TOLERANCE:
-        raise SystemExit(f"{name}: {found} parameters at the nearest, wanted are {PARAMETERS}")
-    return with_width(width)
+    least, more = count(table(1)), count(table(2))
+    width = 1 + max(0, math.ceil((parameters - least) / (more - least)))
+    found = count(table(width))
+    if abs(found / parameters - 1) > TOLERANCE:
+        raise SystemExit(f"{base}: {found} parameters at the nearest, wanted are {parameters}")
+    return table(width)
 
 
 def count(table: dict[str, Any]) -> int:

@@ -9,11 +9,12 @@ one file, each with a shard of the runs. `report.py` makes the tables.
 from __future__ import annotations
 
 import argparse
-import json
+from functools import partial
 from pathlib import Path
 
 import torch
 from mixers import MIXERS
+from results import once, share
 from tasks import TASKS
 from train import run
 
@@ -26,26 +27,15 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=TASKS)
     parser.add_argument("--mixers", nargs="*", default=list(MIXERS), choices=MIXERS)
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
-    parser.add_argument("--shard", default="0/1", help="i/n: every n-th run, from the i-th")
+    parser.add_argument("--shard", default="0/1", help="i/n: every n-th mixer and task, from the i-th")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    index, count = (int(part) for part in arguments.shard.split("/"))
     jobs = [(mixer, task) for task in arguments.tasks for mixer in arguments.mixers]
-    for mixer, task in jobs[index::count]:
+    for mixer, task in share(jobs, arguments.shard):
         for seed in range(arguments.seeds):
-            _once(arguments.out, mixer, task, seed)
-
-
-def _once(out: Path, mixer: str, task: str, seed: int) -> None:
-    """Make a run, unless its result is on file."""
-    lines = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    if (mixer, task, seed) in {(line["mixer"], line["task"], line["seed"]) for line in lines}:
-        return
-    result = json.dumps(run(mixer, task, seed=seed))
-    with out.open("a", encoding="utf-8") as file:
-        file.write(result + "\n")
-    print(result, flush=True)
+            key = {"mixer": mixer, "task": task, "seed": seed}
+            once(arguments.out, key, partial(run, mixer, task, seed=seed))
 
 
 if __name__ == "__main__":

@@ -43,9 +43,6 @@ def run(mixer: str, task_name: str, *, seed: int) -> dict[str, Any]:
     started = time.process_time()
     steps = _train(model, task, seed)
     return {
-        "mixer": mixer,
-        "task": task_name,
-        "seed": seed,
         "parameters": count(table),
         "steps": steps,
         "accuracy": {str(length): _accuracy(model, task, seed, length) for length in task.lengths},
