@@ -90,7 +90,7 @@ def run(model: str, corpus: str, *, seed: int, lr: float) -> Result:
     torch.manual_seed(seed)
     table = model_table(model)
     built = kernel.build("layer", table)
-    steps = round(TRANSFORMER_STEPS * training_flops(TRANSFORMER) / training_flops(model))
+    steps = n_steps(model)
     started = time.process_time()
     _train(built, dataset, seed=seed, lr=lr, steps=steps)
     held_out = dataset.held_out()[:HELD_OUT]
@@ -108,6 +108,11 @@ def model_table(name: str) -> dict[str, Any]:
     """Return the config table of a model; all have the same width and number of parameters."""
     base = {"use": "language-model", "d_model": D_MODEL, "n_layers": N_LAYERS, **MODELS[name]}
     return with_mlp(base, PARAMETERS)
+
+
+def n_steps(name: str) -> int:
+    """Return how many steps of a model take as many FLOPs as the transformer's training."""
+    return round(TRANSFORMER_STEPS * training_flops(TRANSFORMER) / training_flops(name))
 
 
 @cache

@@ -1,0 +1,176 @@
+"""Makes docs/benchmarks/sequence.md from the results on file; see `run.py` and `bits.py`.
+
+Usage: python tests/benchmarks/sequence/report.py [--write]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import bits
+import run
+from mixers import D_MODEL, MIXERS, N_LAYERS, TOLERANCE
+from results import Result, read
+from tasks import TASKS
+from train import RATE, STEPS, TEST_TOKENS
+
+sys.path.append(str(Path(__file__).parents[1]))  # what all benchmarks share
+from heading import ROOT, heading
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMAND = (
+    "python tests/benchmarks/sequence/run.py; python tests/benchmarks/sequence/bits.py; "
+    "python tests/benchmarks/sequence/report.py --write"
+)
+TARGET = ROOT / "docs/benchmarks/sequence.md"
+FULL_SEEDS = 3
+
+
+def main() -> None:
+    """Print the document, and write it with --write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--write", action="store_true", help=f"write {TARGET.relative_to(ROOT)} too")
+    arguments = parser.parse_args()
+    head = heading("Sequence layers", COMMAND, ("helix-ssm", "torch"))
+    parts = [head, *task_sections(read(run.RESULTS)), *bits_sections(read(bits.RESULTS))]
+    text = "\n".join(part.rstrip() + "\n" for part in parts)
+    print(text)
+    if arguments.write:
+        TARGET.write_text(text, encoding="utf-8")
+
+
+TASKS_NOTE = f"""
+## Tasks
+
+Every mixer stands in a language model of {N_LAYERS} blocks of width {D_MODEL}, each a mixer and an mlp whose
+width makes the number of parameters equal (within {TOLERANCE:.0%}; embedding and head, the same for all, are
+not counted). All train alike: at most {STEPS} steps of 2,048 tokens, AdamW, one learning rate ({RATE:g}),
+cosine; a run ends early once it is right eight batches in a row. So this shows what each layer learns
+quickly at a small size, and how far that carries; what is not learnt here may be with more steps. Accuracy
+in % on {TEST_TOKENS:,} test tokens: median over seeds, and the range."""
+
+
+def task_sections(results: Sequence[Result]) -> list[str]:
+    """Return the overview over tasks, then a section a task."""
+    by_cell: dict[tuple[str, str], list[Result]] = defaultdict(list)
+    for result in results:
+        by_cell[result["mixer"], result["task"]].append(result)
+    if not by_cell:
+        return []
+    tasks = [task for task in TASKS if any((mixer, task) in by_cell for mixer in MIXERS)]
+    overview = [TASKS_NOTE, "", *_header("mixer", [*tasks, "parameters"])]
+    for mixer in MIXERS:
+        cells = [_at_trained_length(by_cell[mixer, task], task) for task in tasks]
+        sizes = {f"{result['parameters']:,}" for task in tasks for result in by_cell[mixer, task]}
+        overview.append(f"| {mixer} | {' | '.join([*cells, ', '.join(sorted(sizes))])} |")
+    guesses = [f"{TASKS[task].guess:.1%}" for task in tasks]
+    overview.append(f"| *a guess* | {' | '.join([*guesses, ''])} |")
+    return ["\n".join(overview), *(_task_section(task, by_cell) for task in tasks)]
+
+
+def _task_section(name: str, by_cell: dict[tuple[str, str], list[Result]]) -> str:
+    task = TASKS[name]
+    lengths = [str(length) for length in task.lengths]
+    title = f"{task.summary}. Trained at length {lengths[0]}; a guess is right {task.guess:.1%} of the time."
+    columns = [*(f"length {length}" for length in lengths), "steps", "seeds"]
+    lines = [f"\n### {name}\n", title, "", *_header("mixer", columns)]
+    for mixer in MIXERS:
+        own = by_cell[mixer, name]
+        if own:
+            accuracies = [_median_and_range([100 * r["accuracy"][n] for r in own], ".1f") for n in lengths]
+            steps = f"{statistics.median(r['steps'] for r in own):.0f}"
+            lines.append(f"| {mixer} | {' | '.join([*accuracies, steps, str(len(own))])} |")
+    return "\n".join(lines)
+
+
+BITS_NOTE = f"""
+## Bits per byte
+
+Language models over bytes, {bits.N_LAYERS} blocks of width {bits.D_MODEL}, of a transformer's number of
+parameters (within {TOLERANCE:.0%}; the embedding, the same for all, is not counted) and of its training
+FLOPs: the transformer takes {bits.TRANSFORMER_STEPS} steps of {bits.BATCH_SIZE} windows of {bits.SEQ_LEN}
+bytes, the others as many as the same FLOPs allow. FLOPs: forward and backward by torch's flop counter, helix
+ops by their contracts, causal attention as half a square. Each model has the learning rates
+{" and ".join(f"{rate:g}" for rate in bits.RATES)} to choose from, by seed 0, and keeps the better. Bits per
+byte on the first {bits.HELD_OUT:,} bytes of the held-out tenth: median over seeds, and the range."""
+
+
+def bits_sections(results: Sequence[Result]) -> list[str]:
+    """Return the comparison with the transformer, a table a corpus."""
+    sections = [BITS_NOTE] if results else []
+    for corpus in bits.CORPORA:
+        chosen = {model: _chosen(results, model, corpus) for model in bits.MODELS}
+        if not any(chosen.values()):
+            continue
+        columns = [
+            "parameters",
+            "steps",
+            "TFLOP",
+            "learning rate",
+            "bits per byte",
+            "to the transformer",
+            "seeds",
+        ]
+        lines = [f"\n### {corpus}\n", *_header("model", columns)]
+        lines += [_bits_row(model, own, chosen[bits.TRANSFORMER]) for model, own in chosen.items() if own]
+        sections.append("\n".join(lines))
+    return sections
+
+
+def _chosen(results: Sequence[Result], model: str, corpus: str) -> list[Result]:
+    """Return the runs at the learning rate that did best on seed 0."""
+    own = [r for r in results if (r["model"], r["corpus"]) == (model, corpus)]
+    first = [r for r in own if r["seed"] == 0]
+    if not first:
+        return []
+    best = min(first, key=lambda r: r["bits_per_byte"])["lr"]
+    return [r for r in own if r["lr"] == best]
+
+
+def _bits_row(model: str, own: Sequence[Result], rivals: Sequence[Result]) -> str:
+    found = [r["bits_per_byte"] for r in own]
+    cells = [
+        f"{own[0]['parameters']:,}",
+        str(own[0]["steps"]),
+        f"{own[0]['training_flops'] / 1e12:.3f}",
+        f"{own[0]['lr']:g}",
+        _median_and_range(found, ".3f"),
+        f"{statistics.median(found) - statistics.median(r['bits_per_byte'] for r in rivals):+.3f}"
+        if rivals
+        else "",
+        str(len(own)),
+    ]
+    return f"| {model} | {' | '.join(cells)} |"
+
+
+def _difference(found: Sequence[float], rivals: Sequence[float]) -> str:
+    return f"{statistics.median(found) - statistics.median(rivals):+.3f}" if rivals else ""
+
+
+def _header(first: str, columns: Sequence[str]) -> list[str]:
+    return [f"| {first} | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
+
+
+def _at_trained_length(own: Sequence[Result], task: str) -> str:
+    if not own:
+        return ""
+    accuracy = statistics.median(100 * r["accuracy"][str(TASKS[task].lengths[0])] for r in own)
+    return f"{accuracy:.1f}" + ("" if len(own) >= FULL_SEEDS else f" ({len(own)} of {FULL_SEEDS} seeds)")
+
+
+def _median_and_range(values: Sequence[float], form: str) -> str:
+    middle, low, high = (format(x, form) for x in (statistics.median(values), min(values), max(values)))
+    return middle if len(values) == 1 else f"{middle} ({low} to {high})"
+
+
+if __name__ == "__main__":
+    main()
