@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# A worker for each core, and a thread for each worker: threads that share cores slow torch down many times.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 REQUIREMENTS := .ci/requirements.txt constraints.txt $(wildcard pyproject.toml */pyproject.toml plugins/*/pyproject.toml)
 
 .PHONY: demo test test-all lint bench clean
@@ -11,10 +13,10 @@ demo: $(VENV)/stamp
 	@$(BIN)/python docs/examples/demo.py
 
 test: $(VENV)/stamp lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/stamp lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(VENV)/stamp
 	$(BIN)/ruff check .
@@ -24,6 +26,8 @@ lint: $(VENV)/stamp
 
 bench: $(VENV)/stamp
 	$(BIN)/python tests/benchmarks/kernel/run.py --write
+	$(BIN)/python tests/benchmarks/sequence/costs.py --write
+	$(BIN)/python tests/benchmarks/sequence/long_context.py --write
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache

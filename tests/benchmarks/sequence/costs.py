@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from counting import Cost, decoding_cost, prefill_cost
-from torch._subclasses.fake_tensor import FakeTensorMode
+from counting import Cost, Imagined
 
 from helix_kernel import default_kernel
 
@@ -93,10 +92,7 @@ def section(size: Size) -> str:
     wanted = count(rival)
     models = {"transformer": rival}
     models |= {name: match(options, size, wanted) for name, options in CANDIDATES.items()}
-    costs = {
-        name: {(way, n): cost(way, table, n) for way in WAYS for n in CONTEXTS}
-        for name, table in models.items()
-    }
+    costs = {name: _costs(imagined(table)) for name, table in models.items()}
     lines = [f"\n## {size.name}: {wanted / 1e6:.1f} M parameters\n"]
     lines += ["| model | width | blocks | parameters |", "|---|---:|---:|---:|"]
     lines += [
@@ -111,16 +107,14 @@ def section(size: Size) -> str:
 WAYS = {"prefill": "A forward pass", "decoding": "Decoding, at that context"}
 
 
-def cost(way: str, table: dict[str, Any], context: int) -> Cost:
-    """Return the cost of a token."""
-    measure = prefill_cost if way == "prefill" else decoding_cost
-    return measure(lambda: default_kernel().build("layer", table), context)
+def imagined(table: dict[str, Any]) -> Imagined:
+    """Return the model of a config's table."""
+    return Imagined(lambda: default_kernel().build("layer", table))
 
 
 def count(table: dict[str, Any]) -> int:
     """Return how many parameters a model has."""
-    with FakeTensorMode():
-        return sum(p.numel() for p in default_kernel().build("layer", table).parameters())
+    return imagined(table).count()
 
 
 def match(options: dict[str, Any], size: Size, wanted: int) -> dict[str, Any]:
@@ -139,6 +133,11 @@ def match(options: dict[str, Any], size: Size, wanted: int) -> dict[str, Any]:
             if abs(count(table) / wanted - 1) < TOLERANCE:
                 return table
     raise SystemExit(f"no width of {options} comes within {TOLERANCE:.0%} of {wanted} parameters")
+
+
+def _costs(model: Imagined) -> dict[tuple[str, int], Cost]:
+    ways = {"prefill": model.prefill, "decoding": model.decoding}
+    return {(way, context): measure(context) for way, measure in ways.items() for context in CONTEXTS}
 
 
 def _table(way: str, costs: dict[str, dict[tuple[str, int], Cost]]) -> list[str]:

@@ -14,13 +14,16 @@ written.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 QUERY_BLOCK = 128
 _ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -70,37 +73,46 @@ class Traffic(TorchDispatchMode):
         return results
 
 
-def prefill_cost(build: Any, context: int) -> Cost:
-    """Return the cost of a token in one forward pass over `context` tokens at batch 1.
+class Imagined:
+    """A model without memory behind its tensors.
 
     Args:
-        build: Makes the model: ids (B, L) to logits.
-        context: Tokens.
+        build: Makes the model: ids (B, L) to logits, with `init_state`, `extend` and `step`.
     """
-    with FakeTensorMode(), torch.no_grad():
-        model, ids = build().eval(), torch.zeros(1, context, dtype=torch.int64)
-        with flop_counter() as counter:
-            model(ids)
-        with Traffic() as traffic:
-            model(ids)
-    return Cost(counter.get_total_flops() / context, traffic.n_bytes / context)
 
+    def __init__(self, build: Callable[[], Any]) -> None:
+        self._mode = FakeTensorMode()
+        with self._mode:
+            self._model = build().eval()
 
-def decoding_cost(build: Any, context: int) -> Cost:
-    """Return the cost of the token that follows `context` tokens at batch 1; see the module for the bytes."""
-    with FakeTensorMode(), torch.no_grad():
-        model = build().eval()
-        states = [
-            model.extend(torch.zeros(1, n, dtype=torch.int64), model.init_state(1))[1]
-            for n in (context, context // 2)
-        ]
-        with flop_counter() as counter:
-            model.step(torch.zeros(1, dtype=torch.int64), states[0])
-        now, before = ([_size(leaf) for leaf in tree_leaves(state)] for state in states)
-        weights = sum(_size(parameter) for parameter in model.parameters())
-    constant = sum(size for size, earlier in zip(now, before, strict=True) if size == earlier)
-    growing = sum(now) - constant
-    return Cost(counter.get_total_flops(), weights + 2 * constant + growing + growing / context)
+    def prefill(self, context: int) -> Cost:
+        """Return the cost of a token in one forward pass over `context` tokens at batch 1."""
+        with self._mode, torch.no_grad():
+            ids = torch.zeros(1, context, dtype=torch.int64)
+            with flop_counter() as counter, Traffic() as traffic:
+                self._model(ids)
+        return Cost(counter.get_total_flops() / context, traffic.n_bytes / context)
+
+    def decoding(self, context: int) -> Cost:
+        """Return the cost of the token that follows `context` tokens at batch 1; see the module."""
+        with self._mode, torch.no_grad():
+            state, earlier = self._state(context), self._state(context // 2)
+            with flop_counter() as counter:
+                self._model.step(torch.zeros(1, dtype=torch.int64), state)
+            sizes, before = ([_size(leaf) for leaf in tree_leaves(tree)] for tree in (state, earlier))
+            weights = sum(_size(parameter) for parameter in self._model.parameters())
+        constant = sum(size for size, past in zip(sizes, before, strict=True) if size == past)
+        growing = sum(sizes) - constant
+        return Cost(counter.get_total_flops(), weights + 2 * constant + growing + growing / context)
+
+    def count(self) -> int:
+        """Return how many parameters it has."""
+        return sum(parameter.numel() for parameter in self._model.parameters())
+
+    def _state(self, context: int) -> Any:
+        """Return the state after `context` tokens."""
+        ids = torch.zeros(1, context, dtype=torch.int64)
+        return self._model.extend(ids, self._model.init_state(1))[1]
 
 
 def _attention_bytes(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> int:
