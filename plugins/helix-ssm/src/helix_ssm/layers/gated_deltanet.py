@@ -13,6 +13,7 @@ from helix_kernel.errors import ArgumentError
 from helix_ssm.layers.heads import choose_heads
 from helix_ssm.layers.protocol import at_least_float32, check_at_least, check_chunk, without_weight_decay
 from helix_ssm.layers.rms_norm import RMSNorm
+from helix_ssm.layers.step_sizes import initial_dt_bias
 from helix_ssm.ops import causal_conv1d, gated_delta_rule, rms_norm
 
 _UNIT_EPS = 1e-6
@@ -92,7 +93,9 @@ class GatedDeltaNet(nn.Module):
         self.a_proj = nn.Linear(d_model, self.n_heads, bias=False)
         self.b_proj = nn.Linear(d_model, self.n_heads, bias=False)
         self.A_log = without_weight_decay(nn.Parameter(torch.log(16 * (1 - torch.rand(self.n_heads)))))
-        self.dt_bias = without_weight_decay(nn.Parameter(_initial_dt_bias(self.n_heads)))
+        self.dt_bias = without_weight_decay(
+            nn.Parameter(initial_dt_bias(self.n_heads, dt_min=1e-3, dt_max=0.1))
+        )
         self.g_proj = nn.Linear(d_model, d_values, bias=False) if gate else None
         self.o_norm = RMSNorm(self.v_dim)
         self.out_proj = nn.Linear(d_values, d_model, bias=False)
@@ -182,9 +185,3 @@ def _unit(x: Tensor) -> Tensor:
     """Scale x (..., K) to length 1, in float32 or wider; what is near zero stays so."""
     x = at_least_float32(x)
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + _UNIT_EPS)
-
-
-def _initial_dt_bias(n_heads: int, dt_min: float = 1e-3, dt_max: float = 0.1) -> Tensor:
-    """Return the inverse softplus of step sizes drawn log-uniformly between the bounds, as in Mamba-2."""
-    dt = torch.empty(n_heads).uniform_(math.log(dt_min), math.log(dt_max)).exp()
-    return dt + torch.log(-torch.expm1(-dt))
