@@ -20,7 +20,7 @@ from helix_kernel import Component
 
 @helix_kernel.hookimpl
 def helix_layers():
-    return [Component(name="conv", target="helix_toy.parts:scale", summary="a convolution")]
+    return [Component(name="shared", target="helix_toy.parts:scale", summary="a convolution")]
 """
 COMMAND = """
 import helix_kernel
@@ -117,17 +117,17 @@ class TestErrors:
         assert "It comes with helix-train: pip install helix-train" in err
 
     def test_two_providers_of_one_name_are_both_named(self, helix, two_providers):
-        code, _, err = helix("show", "layer", "conv")
+        code, _, err = helix("show", "layer", "shared")
         assert code == 2
-        assert "Write 'acme:conv' or 'zeta:conv', or set kernel.prefer = ['acme']" in err
+        assert "Write 'acme:shared' or 'zeta:shared', or set kernel.prefer = ['acme']" in err
 
     def test_a_config_settles_two_providers(self, helix, two_providers, write):
-        text = '[kernel]\nprefer = ["zeta"]\n[model]\nuse = "conv"\nfactor = 1.0'
-        assert helix("config", "check", write(text))[:2] == (0, f"{write(text)}: ok (model = zeta:conv)\n")
+        text = '[kernel]\nprefer = ["zeta"]\n[model]\nuse = "shared"\nfactor = 1.0'
+        assert helix("config", "check", write(text))[:2] == (0, f"{write(text)}: ok (model = zeta:shared)\n")
 
     def test_a_component_of_a_broken_plugin_is_explained_by_the_plugin(self, helix, site):
         install(site, "acme", "acme = acme_broken", acme_broken="import no_such_module")
-        code, _, err = helix("show", "layer", "acme:conv")
+        code, _, err = helix("show", "layer", "acme:shared")
         assert code == 2
         assert "plugin 'acme' of acme 1.0 (acme_broken) failed: ModuleNotFoundError" in err
 
