@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves
 
 from helix_kernel import default_kernel
 
@@ -92,3 +94,11 @@ def count(table: dict[str, Any]) -> int:
     return sum(
         p.numel() for name, p in model.named_parameters() if not name.startswith(("embedding", "head"))
     )
+
+
+def state_size(table: dict[str, Any], context: int) -> int:
+    """Return how many numbers a model carries on, for one sequence, after so many tokens; nothing is run."""
+    with FakeTensorMode(), torch.no_grad():
+        model = default_kernel().build("layer", table).eval()
+        _, state = model.extend(torch.zeros(1, context, dtype=torch.int64), model.init_state(1))
+        return sum(leaf.numel() for leaf in tree_leaves(state) if leaf.is_floating_point())

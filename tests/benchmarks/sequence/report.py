@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import bits
 import run
-from mixers import D_MODEL, MIXERS, N_LAYERS, TOLERANCE
+from mixers import D_MODEL, MIXERS, N_LAYERS, TOLERANCE, count, model_table, state_size
 from results import Result, read
 from tasks import TASKS
 from train import RATE, STEPS, TEST_TOKENS
@@ -31,6 +31,7 @@ COMMAND = (
 )
 TARGET = ROOT / "docs/benchmarks/sequence.md"
 FULL_SEEDS = 3
+CONTEXT = 1024
 
 
 def main() -> None:
@@ -56,7 +57,8 @@ width makes the number of parameters equal (within {TOLERANCE:.0%}; embedding an
 not counted). All train alike: at most {STEPS} steps of 2,048 tokens, AdamW, one learning rate ({RATE:g}),
 cosine; a run ends early once it is right eight batches in a row. So this shows what each layer learns
 quickly at a small size, and how far that carries; what is not learnt here may be with more steps. Accuracy
-in % on {TEST_TOKENS:,} test tokens: median over seeds, and the range."""
+in % on {TEST_TOKENS:,} test tokens: median over seeds, and the range. The state is what the whole model
+carries from token to token for one sequence, in numbers."""
 
 
 def task_sections(results: Sequence[Result]) -> list[str]:
@@ -64,16 +66,15 @@ def task_sections(results: Sequence[Result]) -> list[str]:
     by_cell: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in results:
         by_cell[result["mixer"], result["task"]].append(result)
-    if not by_cell:
-        return []
     tasks = [task for task in TASKS if any((mixer, task) in by_cell for mixer in MIXERS)]
-    overview = [TASKS_NOTE, "", *_header("mixer", [*tasks, "parameters"])]
+    missing = [task for task in TASKS if task not in tasks]
+    overview = [TASKS_NOTE, *([f"\nNot run yet: {', '.join(missing)}."] if missing else []), ""]
+    overview += _header("mixer", [*tasks, "parameters", f"state after {CONTEXT:,} tokens"])
     for mixer in MIXERS:
         cells = [_at_trained_length(by_cell[mixer, task], task) for task in tasks]
-        sizes = {f"{result['parameters']:,}" for task in tasks for result in by_cell[mixer, task]}
-        overview.append(f"| {mixer} | {' | '.join([*cells, ', '.join(sorted(sizes))])} |")
-    guesses = [f"{TASKS[task].guess:.1%}" for task in tasks]
-    overview.append(f"| *a guess* | {' | '.join([*guesses, ''])} |")
+        table = model_table(mixer, vocab_size=2)
+        overview.append(_row(mixer, [*cells, f"{count(table):,}", f"{state_size(table, CONTEXT):,}"]))
+    overview.append(_row("*a guess*", [*(f"{100 * TASKS[task].guess:.1f}" for task in tasks), "", ""]))
     return ["\n".join(overview), *(_task_section(task, by_cell) for task in tasks)]
 
 
@@ -88,7 +89,7 @@ def _task_section(name: str, by_cell: dict[tuple[str, str], list[Result]]) -> st
         if own:
             accuracies = [_median_and_range([100 * r["accuracy"][n] for r in own], ".1f") for n in lengths]
             steps = f"{statistics.median(r['steps'] for r in own):.0f}"
-            lines.append(f"| {mixer} | {' | '.join([*accuracies, steps, str(len(own))])} |")
+            lines.append(_row(mixer, [*accuracies, steps, str(len(own))]))
     return "\n".join(lines)
 
 
@@ -106,10 +107,11 @@ byte on the first {bits.HELD_OUT:,} bytes of the held-out tenth: median over see
 
 def bits_sections(results: Sequence[Result]) -> list[str]:
     """Return the comparison with the transformer, a table a corpus."""
-    sections = [BITS_NOTE] if results else []
+    sections = [BITS_NOTE]
     for corpus in bits.CORPORA:
         chosen = {model: _chosen(results, model, corpus) for model in bits.MODELS}
         if not any(chosen.values()):
+            sections.append(f"\n### {corpus}\n\nNot run yet.")
             continue
         columns = [
             "parameters",
@@ -149,15 +151,19 @@ def _bits_row(model: str, own: Sequence[Result], rivals: Sequence[Result]) -> st
         else "",
         str(len(own)),
     ]
-    return f"| {model} | {' | '.join(cells)} |"
+    return _row(model, cells)
 
 
 def _difference(found: Sequence[float], rivals: Sequence[float]) -> str:
     return f"{statistics.median(found) - statistics.median(rivals):+.3f}" if rivals else ""
 
 
+def _row(first: str, cells: Sequence[str]) -> str:
+    return f"| {first} | {' | '.join(cells)} |"
+
+
 def _header(first: str, columns: Sequence[str]) -> list[str]:
-    return [f"| {first} | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
+    return [_row(first, columns), "|---|" + "---:|" * len(columns)]
 
 
 def _at_trained_length(own: Sequence[Result], task: str) -> str:
