@@ -6,6 +6,7 @@ import sys
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.append(str(Path(__file__).parent / "benchmarks/sequence"))
@@ -60,6 +61,19 @@ def test_the_transformers_flops_are_those_of_its_products_and_norms():
     norms = (2 * bits.N_LAYERS + 1) * (4 + 8) * bits.D_MODEL
     tokens = bits.BATCH_SIZE * bits.SEQ_LEN
     assert bits.training_flops(bits.TRANSFORMER) == tokens * (3 * 2 * weights + attention + norms)
+
+
+def test_bigrams_are_counted_in_the_training_part(monkeypatch):
+    class Corpus:
+        def read(self, split):
+            return b"abac" * 100
+
+        def held_out(self):
+            return np.frombuffer(b"abacabac", dtype=np.uint8)
+
+    monkeypatch.setattr(bits, "open_corpus", lambda _: Corpus())
+    # After a comes b or c, one bit; after either comes a, none: four and three of these seven.
+    assert bits.bigram_bits_per_byte("any") == pytest.approx(4 / 7, abs=0.02)
 
 
 def test_a_run_measures_every_length_and_can_be_repeated(monkeypatch):

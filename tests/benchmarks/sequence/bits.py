@@ -15,6 +15,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from counting import attention_flops
 from mixers import count, with_mlp
@@ -85,8 +86,7 @@ def run(model: str, corpus: str, *, seed: int, lr: float) -> Result:
     """
     kernel = default_kernel()
     kernel.use_backends(["auto"])
-    data = {"use": "text-bytes", "source": corpus, "seq_len": SEQ_LEN, "batch_size": BATCH_SIZE}
-    dataset = kernel.build("dataset", data)
+    dataset = open_corpus(corpus)
     torch.manual_seed(seed)
     table = model_table(model)
     built = kernel.build("layer", table)
@@ -102,6 +102,21 @@ def run(model: str, corpus: str, *, seed: int, lr: float) -> Result:
         "bits_per_byte": evaluation.bits_per_byte,
         "cpu_seconds": round(time.process_time() - started, 1),
     }
+
+
+def open_corpus(name: str) -> Any:
+    """Return the dataset of a corpus."""
+    data = {"use": "text-bytes", "source": name, "seq_len": SEQ_LEN, "batch_size": BATCH_SIZE}
+    return default_kernel().build("dataset", data)
+
+
+def bigram_bits_per_byte(corpus: str) -> float:
+    """Return the bits of a held-out byte by how often it follows the byte before it in the training part."""
+    dataset = open_corpus(corpus)
+    train = np.frombuffer(dataset.read("train"), dtype=np.uint8).astype(np.int64)
+    counts = np.bincount(256 * train[:-1] + train[1:], minlength=256**2).reshape(256, 256) + 1 / 256
+    held_out = dataset.held_out()[:HELD_OUT]
+    return float(-np.log2((counts / counts.sum(1, keepdims=True))[held_out[:-1], held_out[1:]]).mean())
 
 
 def model_table(name: str) -> dict[str, Any]:
