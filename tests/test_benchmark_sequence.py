@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import tomllib
 from itertools import chain
 from pathlib import Path
 
@@ -159,3 +161,12 @@ def _bits(model: str, seed: int, lr: float, bits_per_byte: float) -> dict:
         "bits_per_byte": bits_per_byte,
         "cpu_seconds": 1.0,
     }
+
+
+def test_the_page_on_choosing_names_layers_that_there_are_and_a_config_that_is_sound():
+    page = (report.ROOT / "docs/choosing-a-layer.md").read_text()
+    kernel = default_kernel()
+    for name in re.findall(r"^\| `([a-z0-9-]+)`", page, re.MULTILINE):
+        assert kernel.find("layer", name)
+    config = tomllib.loads(re.search(r"```toml\n(.*?)```", page, re.DOTALL)[1])
+    assert mixers.count(config["model"]) > 0
