@@ -115,9 +115,7 @@ def test_it_agrees_with_the_check_on_changes_of_the_example(example, installed, 
     assert agree(*installed, table) is right
 
 
-@pytest.mark.parametrize(
-    "missing", [("model", "d_model"), ("trainer", "steps"), ("loss", "use")]
-)
+@pytest.mark.parametrize("missing", [("model", "d_model"), ("trainer", "steps"), ("loss", "use")])
 def test_it_agrees_that_what_is_required_is_missing(example, installed, missing):
     table = tomllib.loads(example.read_text())
     del table[missing[0]][missing[1]]
