@@ -6,13 +6,15 @@ https://arxiv.org/abs/2412.06464, section 3.1.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from helix_kernel.ops import OpContract, Sample, define
-from helix_ssm.ops._check import check_packed, check_shape, compute_dtype, n_states
-from helix_ssm.ops._sequences import one_by_one
+from helix_ssm.ops._check import check_shape
+from helix_ssm.ops._matrix_samples import Case, Draws, samples
+from helix_ssm.ops._matrix_state import check_heads, empty_results, recur
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,31 +76,18 @@ def reference(
     cu_seqlens: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Run the recurrence step by step; returns o (B, L, H, V) and the final state (B, H, K, V)."""
-    if cu_seqlens is not None:
-        return one_by_one(
-            lambda q, k, v, g, beta, state: reference(q, k, v, g, beta, scale, state, None),
-            (q, k, v, g, beta),
-            initial_state,
-            cu_seqlens,
-        )
-    dtype = compute_dtype(q, k, v, g, beta, initial_state)
-    queries, keys, values, decay, strength = (
-        tensor.to(dtype).unbind(1) for tensor in (q, k, v, g.to(dtype).exp(), beta)
-    )
-    batch_size, _, n_heads, k_dim = k.shape
-    state = (
-        v.new_zeros(batch_size, n_heads, k_dim, v.shape[3], dtype=dtype)
-        if initial_state is None
-        else initial_state.to(dtype)
-    )
-    outputs = [v[:, :0].to(dtype)]
-    for t in range(v.shape[1]):
-        state = decay[t][..., None, None] * state
-        held = torch.einsum("bhk,bhkv->bhv", keys[t], state)
-        write = strength[t][..., None] * (values[t] - held)
-        state = state + torch.einsum("bhk,bhv->bhkv", keys[t], write)
-        outputs.append(scale * torch.einsum("bhk,bhkv->bhv", queries[t], state).unsqueeze(1))
-    return torch.cat(outputs, dim=1).to(v.dtype), state.clone(memory_format=torch.contiguous_format)
+    return recur(partial(step, scale), (q, k, v, g, beta), initial_state, cu_seqlens)
+
+
+def step(
+    scale: float, state: Tensor, q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return o_t (B, H, V) and S_t from S_{t-1} (B, H, K, V) and one token's q, k, v, g and beta."""
+    state = g.exp()[..., None, None] * state
+    held = torch.einsum("bhk,bhkv->bhv", k, state)
+    write = beta.unsqueeze(-1) * (v - held)
+    state = state + torch.einsum("bhk,bhv->bhkv", k, write)
+    return scale * torch.einsum("bhk,bhkv->bhv", q, state), state
 
 
 def _check(
@@ -110,15 +99,10 @@ def _check(
     initial_state: Tensor | None,
     cu_seqlens: Tensor | None,
 ) -> None:
-    check_shape("q", q, (None, None, None, None))
-    batch_size, seq_len, n_heads, k_dim = q.shape
+    check_heads("q", q, v, initial_state, cu_seqlens)
     check_shape("k", k, q.shape)
-    check_shape("v", v, (batch_size, seq_len, n_heads, None))
-    check_shape("g", g, (batch_size, seq_len, n_heads))
-    check_shape("beta", beta, (batch_size, seq_len, n_heads))
-    check_packed(cu_seqlens, batch_size)
-    rows = n_states(cu_seqlens, batch_size)
-    check_shape("initial_state", initial_state, (rows, n_heads, k_dim, v.shape[3]))
+    check_shape("g", g, q.shape[:3])
+    check_shape("beta", beta, q.shape[:3])
 
 
 def _fake(
@@ -131,10 +115,7 @@ def _fake(
     initial_state: Tensor | None,
     cu_seqlens: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    dtype = compute_dtype(q, k, v, g, beta, initial_state)
-    batch_size, _, n_heads, k_dim = q.shape
-    rows = n_states(cu_seqlens, batch_size)
-    return v.new_empty(v.shape), v.new_empty((rows, n_heads, k_dim, v.shape[3]), dtype=dtype)
+    return empty_results((q, k, v, g, beta), initial_state, cu_seqlens)
 
 
 def _flops(q: torch.Size, k: torch.Size, v: torch.Size, *_rest: object) -> int:  # noqa: ARG001
@@ -148,53 +129,21 @@ def _flops(q: torch.Size, k: torch.Size, v: torch.Size, *_rest: object) -> int: 
 
 
 def _samples() -> Iterator[Sample]:
-    yield Sample("plain", _arguments())
-    yield Sample("state", _arguments(state=True, scale=1.0))
-    yield Sample("one-step", _arguments(seq_len=1, state=True))
-    yield Sample("no-step", _arguments(seq_len=0, state=True))
-    yield Sample("one-channel", _arguments(k_dim=1, v_dim=1))
-    yield Sample("negative-eigenvalues", _arguments(seq_len=40, beta=2.0, state=True))
-    yield Sample("forgets-at-once", _arguments(seq_len=40, decay=30.0, state=True))
-    yield Sample("empties-the-memory", _arguments(seq_len=70, emptied=(0, 3, 64, 69), state=True))
-    yield Sample("over-two-chunks", _arguments(batch_size=1, seq_len=133, decay=0.05, state=True))
-    yield Sample("many-threads", _arguments(batch_size=3, seq_len=66, n_heads=5, k_dim=16, v_dim=24))
-    yield Sample("packed", _arguments(batch_size=1, seq_len=21, bounds=(0, 1, 5, 16, 16, 21)))
-    yield Sample("packed-state", _arguments(batch_size=1, seq_len=80, bounds=(0, 70, 80), state=True))
+    yield from samples(_arguments)
+    yield Sample("negative-eigenvalues", _arguments(Case(seq_len=40, state=True), strongest=2.0))
 
 
-def _arguments(
-    *,
-    batch_size: int = 2,
-    seq_len: int = 7,
-    n_heads: int = 2,
-    k_dim: int = 4,
-    v_dim: int = 3,
-    scale: float = 0.5,
-    beta: float = 1.0,
-    decay: float = 0.5,
-    emptied: tuple[int, ...] = (),
-    bounds: tuple[int, ...] | None = None,
-    state: bool = False,
-) -> tuple[object, ...]:
-    generator = torch.Generator().manual_seed(seq_len * 100 + k_dim)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    heads = (batch_size, seq_len, n_heads)
-    keys = draw(*heads, k_dim)
-    g = -draw(*heads).abs() * decay
-    g[:, list(emptied)] = -torch.inf
-    rows = batch_size if bounds is None else len(bounds) - 1
+def _arguments(case: Case, strongest: float = 1.0) -> tuple[object, ...]:
+    draws = Draws(case)
     return (
-        draw(*heads, k_dim),
-        keys / keys.norm(dim=-1, keepdim=True),
-        draw(*heads, v_dim),
-        g,
-        draw(*heads).sigmoid() * beta,
-        scale,
-        draw(rows, n_heads, k_dim, v_dim) if state else None,
-        None if bounds is None else torch.tensor(bounds),
+        draws.keys(),
+        draws.unit_keys(),
+        draws.values(),
+        draws.log_decays(),
+        draws.tokens().sigmoid() * strongest,
+        0.5,
+        draws.initial_state(),
+        draws.cu_seqlens(),
     )
 
 

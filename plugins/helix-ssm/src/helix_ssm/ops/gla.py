@@ -6,13 +6,15 @@ https://arxiv.org/abs/2312.06635, section 4.1.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from helix_kernel.ops import OpContract, Sample, define
-from helix_ssm.ops._check import check_packed, check_shape, compute_dtype, n_states
-from helix_ssm.ops._sequences import one_by_one
+from helix_ssm.ops._check import check_shape
+from helix_ssm.ops._matrix_samples import Case, Draws, samples
+from helix_ssm.ops._matrix_state import check_heads, empty_results, recur
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,39 +71,21 @@ def reference(
     cu_seqlens: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Run the recurrence step by step; returns o (B, L, H, V) and the final state (B, H, K, V)."""
-    if cu_seqlens is not None:
-        return one_by_one(
-            lambda q, k, v, g, state: reference(q, k, v, g, scale, state, None),
-            (q, k, v, g),
-            initial_state,
-            cu_seqlens,
-        )
-    dtype = compute_dtype(q, k, v, g, initial_state)
-    queries, keys, values, gates = (tensor.to(dtype).unbind(1) for tensor in (q, k, v, g.to(dtype).exp()))
-    batch_size, _, n_heads, k_dim = k.shape
-    state = (
-        v.new_zeros(batch_size, n_heads, k_dim, v.shape[3], dtype=dtype)
-        if initial_state is None
-        else initial_state.to(dtype)
-    )
-    outputs = [v[:, :0].to(dtype)]
-    for t in range(v.shape[1]):
-        state = gates[t].unsqueeze(-1) * state + keys[t].unsqueeze(-1) * values[t].unsqueeze(-2)
-        outputs.append(scale * torch.einsum("bhk,bhkv->bhv", queries[t], state).unsqueeze(1))
-    return torch.cat(outputs, dim=1).to(v.dtype), state.clone(memory_format=torch.contiguous_format)
+    return recur(partial(step, scale), (q, k, v, g), initial_state, cu_seqlens)
+
+
+def step(scale: float, state: Tensor, q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Return o_t (B, H, V) and S_t from S_{t-1} (B, H, K, V) and one token's q, k, v and g."""
+    state = g.exp().unsqueeze(-1) * state + k.unsqueeze(-1) * v.unsqueeze(-2)
+    return scale * torch.einsum("bhk,bhkv->bhv", q, state), state
 
 
 def _check(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, initial_state: Tensor | None, cu_seqlens: Tensor | None
 ) -> None:
-    check_shape("q", q, (None, None, None, None))
-    batch_size, seq_len, n_heads, k_dim = q.shape
+    check_heads("q", q, v, initial_state, cu_seqlens)
     check_shape("k", k, q.shape)
-    check_shape("v", v, (batch_size, seq_len, n_heads, None))
     check_shape("g", g, q.shape)
-    check_packed(cu_seqlens, batch_size)
-    rows = n_states(cu_seqlens, batch_size)
-    check_shape("initial_state", initial_state, (rows, n_heads, k_dim, v.shape[3]))
 
 
 def _fake(
@@ -113,10 +97,7 @@ def _fake(
     initial_state: Tensor | None,
     cu_seqlens: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    dtype = compute_dtype(q, k, v, g, initial_state)
-    batch_size, _, n_heads, k_dim = q.shape
-    rows = n_states(cu_seqlens, batch_size)
-    return v.new_empty(v.shape), v.new_empty((rows, n_heads, k_dim, v.shape[3]), dtype=dtype)
+    return empty_results((q, k, v, g), initial_state, cu_seqlens)
 
 
 def _flops(q: torch.Size, k: torch.Size, v: torch.Size, *_rest: object) -> int:  # noqa: ARG001
@@ -130,49 +111,19 @@ def _flops(q: torch.Size, k: torch.Size, v: torch.Size, *_rest: object) -> int: 
 
 
 def _samples() -> Iterator[Sample]:
-    yield Sample("plain", _arguments())
-    yield Sample("state", _arguments(state=True, scale=1.0))
-    yield Sample("one-step", _arguments(seq_len=1, state=True))
-    yield Sample("no-step", _arguments(seq_len=0, state=True))
-    yield Sample("one-channel", _arguments(k_dim=1, v_dim=1))
-    yield Sample("forgets-at-once", _arguments(seq_len=40, decay=50.0, state=True))
-    yield Sample("empties-the-memory", _arguments(seq_len=70, emptied=(0, 3, 64, 69), state=True))
-    yield Sample("over-two-chunks", _arguments(batch_size=1, seq_len=133, decay=0.05, state=True))
-    yield Sample("many-threads", _arguments(batch_size=3, seq_len=66, n_heads=5, k_dim=16, v_dim=24))
-    yield Sample("packed", _arguments(batch_size=1, seq_len=21, bounds=(0, 1, 5, 16, 16, 21)))
-    yield Sample("packed-state", _arguments(batch_size=1, seq_len=80, bounds=(0, 70, 80), state=True))
+    return samples(_arguments)
 
 
-def _arguments(
-    *,
-    batch_size: int = 2,
-    seq_len: int = 7,
-    n_heads: int = 2,
-    k_dim: int = 4,
-    v_dim: int = 3,
-    scale: float = 0.5,
-    decay: float = 0.5,
-    emptied: tuple[int, ...] = (),
-    bounds: tuple[int, ...] | None = None,
-    state: bool = False,
-) -> tuple[object, ...]:
-    generator = torch.Generator().manual_seed(seq_len * 100 + k_dim)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    heads = (batch_size, seq_len, n_heads)
-    g = -draw(*heads, k_dim).abs() * decay
-    g[:, list(emptied), :, ::2] = -torch.inf
-    rows = batch_size if bounds is None else len(bounds) - 1
+def _arguments(case: Case) -> tuple[object, ...]:
+    draws = Draws(case)
     return (
-        draw(*heads, k_dim),
-        draw(*heads, k_dim),
-        draw(*heads, v_dim),
-        g,
-        scale,
-        draw(rows, n_heads, k_dim, v_dim) if state else None,
-        None if bounds is None else torch.tensor(bounds),
+        draws.keys(),
+        draws.keys(),
+        draws.values(),
+        draws.log_decays(case.k_dim),
+        0.5,
+        draws.initial_state(),
+        draws.cu_seqlens(),
     )
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn import functional as F
 
 from helix_kernel.ops import OpContract, Sample, define
-from helix_ssm.ops._check import check_packed, check_shape, compute_dtype, n_states
-from helix_ssm.ops._sequences import one_by_one
+from helix_ssm.ops._check import check_shape
+from helix_ssm.ops._matrix_samples import Case, Draws, samples
+from helix_ssm.ops._matrix_state import check_heads, empty_results, recur
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,33 +74,20 @@ def reference(
     cu_seqlens: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Run the recurrence step by step; returns o (B, L, H, V) and the final state (B, H, K, V)."""
-    if cu_seqlens is not None:
-        return one_by_one(
-            lambda r, w, k, v, a, b, state: reference(r, w, k, v, a, b, state, None),
-            (r, w, k, v, a, b),
-            initial_state,
-            cu_seqlens,
-        )
-    dtype = compute_dtype(r, w, k, v, a, b, initial_state)
-    decays, keys, values, reads, writes, receptances = (
-        tensor.to(dtype).unbind(1) for tensor in (w.to(dtype).exp(), k, v, a, b, r)
-    )
-    batch_size, _, n_heads, k_dim = k.shape
+    return recur(step, (r, k, v, w, a, b), initial_state, cu_seqlens)
+
+
+def step(
+    state: Tensor, r: Tensor, k: Tensor, v: Tensor, w: Tensor, a: Tensor, b: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return o_t (B, H, V) and S_t from S_{t-1} (B, H, K, V) and one token's r, k, v, w, a and b."""
+    held = torch.einsum("bhk,bhkv->bhv", a, state)
     state = (
-        v.new_zeros(batch_size, n_heads, k_dim, v.shape[3], dtype=dtype)
-        if initial_state is None
-        else initial_state.to(dtype)
+        w.exp().unsqueeze(-1) * state
+        + b.unsqueeze(-1) * held.unsqueeze(-2)
+        + k.unsqueeze(-1) * v.unsqueeze(-2)
     )
-    outputs = [v[:, :0].to(dtype)]
-    for t in range(v.shape[1]):
-        held = torch.einsum("bhk,bhkv->bhv", reads[t], state)
-        state = (
-            decays[t].unsqueeze(-1) * state
-            + writes[t].unsqueeze(-1) * held.unsqueeze(-2)
-            + keys[t].unsqueeze(-1) * values[t].unsqueeze(-2)
-        )
-        outputs.append(torch.einsum("bhk,bhkv->bhv", receptances[t], state).unsqueeze(1))
-    return torch.cat(outputs, dim=1).to(v.dtype), state.clone(memory_format=torch.contiguous_format)
+    return torch.einsum("bhk,bhkv->bhv", r, state), state
 
 
 def _check(
@@ -113,14 +100,9 @@ def _check(
     initial_state: Tensor | None,
     cu_seqlens: Tensor | None,
 ) -> None:
-    check_shape("r", r, (None, None, None, None))
-    batch_size, seq_len, n_heads, k_dim = r.shape
+    check_heads("r", r, v, initial_state, cu_seqlens)
     for name, tensor in {"w": w, "k": k, "a": a, "b": b}.items():
         check_shape(name, tensor, r.shape)
-    check_shape("v", v, (batch_size, seq_len, n_heads, None))
-    check_packed(cu_seqlens, batch_size)
-    rows = n_states(cu_seqlens, batch_size)
-    check_shape("initial_state", initial_state, (rows, n_heads, k_dim, v.shape[3]))
 
 
 def _fake(
@@ -133,10 +115,7 @@ def _fake(
     initial_state: Tensor | None,
     cu_seqlens: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    dtype = compute_dtype(r, w, k, v, a, b, initial_state)
-    batch_size, _, n_heads, k_dim = r.shape
-    rows = n_states(cu_seqlens, batch_size)
-    return v.new_empty(v.shape), v.new_empty((rows, n_heads, k_dim, v.shape[3]), dtype=dtype)
+    return empty_results((r, k, v, w, a, b), initial_state, cu_seqlens)
 
 
 def _flops(r: torch.Size, w: torch.Size, k: torch.Size, v: torch.Size, *_rest: object) -> int:  # noqa: ARG001
@@ -148,55 +127,22 @@ def _flops(r: torch.Size, w: torch.Size, k: torch.Size, v: torch.Size, *_rest: o
 
 
 def _samples() -> Iterator[Sample]:
-    yield Sample("plain", _arguments())
-    yield Sample("state", _arguments(state=True))
-    yield Sample("one-step", _arguments(seq_len=1, state=True))
-    yield Sample("no-step", _arguments(seq_len=0, state=True))
-    yield Sample("one-channel", _arguments(k_dim=1, v_dim=1))
-    yield Sample("reads-and-writes-apart", _arguments(seq_len=40, apart=True, state=True))
-    yield Sample("forgets-at-once", _arguments(seq_len=40, decay=50.0, state=True))
-    yield Sample("empties-the-memory", _arguments(seq_len=70, emptied=(0, 3, 64, 69), state=True))
-    yield Sample("over-two-chunks", _arguments(batch_size=1, seq_len=133, decay=0.05, state=True))
-    yield Sample("many-threads", _arguments(batch_size=3, seq_len=66, n_heads=5, k_dim=16, v_dim=24))
-    yield Sample("packed", _arguments(batch_size=1, seq_len=21, bounds=(0, 1, 5, 16, 16, 21)))
-    yield Sample("packed-state", _arguments(batch_size=1, seq_len=80, bounds=(0, 70, 80), state=True))
+    yield from samples(_arguments)
+    yield Sample("reads-and-writes-apart", _arguments(Case(seq_len=40, state=True), apart=True))
 
 
-def _arguments(
-    *,
-    batch_size: int = 2,
-    seq_len: int = 7,
-    n_heads: int = 2,
-    k_dim: int = 4,
-    v_dim: int = 3,
-    decay: float = 0.5,
-    apart: bool = False,
-    emptied: tuple[int, ...] = (),
-    bounds: tuple[int, ...] | None = None,
-    state: bool = False,
-) -> tuple[object, ...]:
-    generator = torch.Generator().manual_seed(seq_len * 100 + k_dim)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    def unit() -> Tensor:
-        return F.normalize(draw(*heads, k_dim), dim=-1)
-
-    heads = (batch_size, seq_len, n_heads)
-    w = -draw(*heads, k_dim).abs() * decay
-    w[:, list(emptied), :, ::2] = -torch.inf
-    removal = unit()
-    rows = batch_size if bounds is None else len(bounds) - 1
+def _arguments(case: Case, *, apart: bool = False) -> tuple[object, ...]:
+    draws = Draws(case)
+    removal = draws.unit_keys()
     return (
-        draw(*heads, k_dim),
-        w,
-        draw(*heads, k_dim),
-        draw(*heads, v_dim),
+        draws.keys(),
+        draws.log_decays(case.k_dim),
+        draws.keys(),
+        draws.values(),
         -removal,
-        0.5 * unit() if apart else removal * draw(*heads, k_dim).sigmoid(),
-        draw(rows, n_heads, k_dim, v_dim) if state else None,
-        None if bounds is None else torch.tensor(bounds),
+        0.5 * draws.unit_keys() if apart else removal * draws.keys().sigmoid(),
+        draws.initial_state(),
+        draws.cu_seqlens(),
     )
 
 

@@ -12,17 +12,13 @@ M_ij = beta_i exp(G_i - G_j) k_i k_j^T. Only S_0 passes from chunk to chunk.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from helix_ssm.ops._check import compute_dtype
-from helix_ssm.ops.chunked.chunks import chunk_len, join, split
-from helix_ssm.ops.chunked.packed import Packing
-from helix_ssm.ops.gated_delta_rule import op, reference
-
-_LONGEST = 64
+from helix_ssm.ops.chunked.matrix_state import in_chunks
+from helix_ssm.ops.gated_delta_rule import op, step
 
 
 def gated_delta_rule(
@@ -34,30 +30,20 @@ def gated_delta_rule(
     scale: float,
     initial_state: Tensor | None,
     cu_seqlens: Tensor | None,
-) -> Any:
+) -> tuple[Tensor, Tensor]:
     """Compute the op as its contract says."""
-    tokens = (q, k, v, g, beta)
-    if cu_seqlens is not None:
-        packing = Packing.of(cu_seqlens, q.shape[1])
-        q, k, v, g, beta = map(packing.pad, tokens)
-        o, final_state = gated_delta_rule(q, k, v, g, beta, scale, initial_state, None)
-        return packing.cut(o), final_state
-    if q.shape[1] == 1:  # one step is the formula itself, in fewer calls
-        return reference(q, k, v, g, beta, scale, initial_state, None)
-    dtype = compute_dtype(*tokens, initial_state)
-    length = chunk_len(q.shape[1], _LONGEST)
-    q_, k_, v_, g_, beta_ = (split(tensor.to(dtype), length) for tensor in tokens)
-    if initial_state is None:
-        initial_state = v.new_zeros(*k_.shape[:2], k.shape[3], v.shape[3], dtype=dtype)
-    o, final_state = _chunks(q_ * scale, k_, v_, g_, beta_.unsqueeze(-1), initial_state.to(dtype))
-    return join(o, q.shape[1]).to(v.dtype), final_state
+    chunks, one = partial(_chunks, scale), partial(step, scale)
+    return in_chunks(chunks, one, (q, k, v, g, beta), initial_state, cu_seqlens, longest=64)
 
 
 gated_delta_rule_backward = op.gradient_of(gated_delta_rule)
 
 
-def _chunks(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def _chunks(
+    scale: float, state: Tensor, q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return the outputs (B, H, n, C, V) and the state after the last chunk (B, H, K, V)."""
+    q, beta = scale * q, beta.unsqueeze(-1)
     decays = _decays(g)
     from_start, to_end = g.cumsum(-1).exp().unsqueeze(-1), decays[..., -1, :].unsqueeze(-1)
     system = beta * (k @ k.mT) * decays

@@ -12,19 +12,13 @@ the identity less a strictly lower triangular one. Only S_0 passes from chunk to
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from helix_ssm.ops._check import compute_dtype
-from helix_ssm.ops.chunked.chunks import chunk_len, join, split
 from helix_ssm.ops.chunked.decayed import decayed_products
-from helix_ssm.ops.chunked.packed import Packing
-from helix_ssm.ops.rwkv7 import op, reference
-
-_LONGEST = 32
+from helix_ssm.ops.chunked.matrix_state import in_chunks
+from helix_ssm.ops.rwkv7 import op, step
 
 
 def rwkv7(
@@ -36,34 +30,20 @@ def rwkv7(
     b: Tensor,
     initial_state: Tensor | None,
     cu_seqlens: Tensor | None,
-) -> Any:
+) -> tuple[Tensor, Tensor]:
     """Compute the op as its contract says."""
-    tokens = (r, w, k, v, a, b)
-    if cu_seqlens is not None:
-        packing = Packing.of(cu_seqlens, r.shape[1])
-        r, w, k, v, a, b = map(packing.pad, tokens)
-        o, final_state = rwkv7(r, w, k, v, a, b, initial_state, None)
-        return packing.cut(o), final_state
-    if r.shape[1] == 1:  # one step is the formula itself, in fewer calls
-        return reference(r, w, k, v, a, b, initial_state, None)
-    dtype = compute_dtype(*tokens, initial_state)
-    length = chunk_len(r.shape[1], _LONGEST)
-    r_, w_, k_, v_, a_, b_ = (split(tensor.to(dtype), length) for tensor in tokens)
-    if initial_state is None:
-        initial_state = v.new_zeros(*k_.shape[:2], k.shape[3], v.shape[3], dtype=dtype)
-    o, final_state = _chunks(r_, w_.exp(), k_, v_, a_, b_, initial_state.to(dtype))
-    return join(o, r.shape[1]).to(v.dtype), final_state
+    return in_chunks(_chunks, step, (r, k, v, w, a, b), initial_state, cu_seqlens, longest=32)
 
 
 rwkv7_backward = op.gradient_of(rwkv7)
 
 
 def _chunks(
-    r: Tensor, decays: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor
+    state: Tensor, r: Tensor, k: Tensor, v: Tensor, w: Tensor, a: Tensor, b: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the outputs (B, H, n, C, V) and the state after the last chunk (B, H, K, V)."""
     readers = torch.stack([r, F.pad(a[..., 1:, :], (0, 0, 0, 1))], -2)
-    products, from_start, to_end = decayed_products(readers, torch.stack([k, b], -2), decays)
+    products, from_start, to_end = decayed_products(readers, torch.stack([k, b], -2), w.exp())
     length = r.shape[-2]
     by_r, by_a = products.view(*products.shape[:3], length, 2, 2 * length).unbind(-2)
     r_k, r_b = _of_each_write(by_r)
