@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # A worker for each core, and a thread for each worker: threads that share cores slow torch down many times.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
-REQUIREMENTS := .ci/requirements.txt constraints.txt $(wildcard pyproject.toml */pyproject.toml plugins/*/pyproject.toml)
+REQUIREMENTS := .ci/requirements.txt constraints.txt $(wildcard pyproject.toml */pyproject.toml plugins/*/pyproject.toml) $(wildcard helix-cpu/CMakeLists.txt helix-cpu/native/*)
 
 .PHONY: demo test test-all lint bench clean
 
@@ -32,11 +32,12 @@ bench: $(VENV)/stamp
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache
 
-# Build isolation is off so that no build environment resolves torch, and one hatchling serves all.
+# Build isolation is off so that no build environment resolves torch, and one hatchling serves all. The PATH is
+# where helix-cpu's build finds cmake and ninja.
 $(VENV)/stamp: $(REQUIREMENTS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt hatchling editables
-	$(PIP) install --quiet --no-build-isolation --constraint constraints.txt --requirement .ci/requirements.txt
+	$(PIP) install --quiet --constraint constraints.txt hatchling editables scikit-build-core cmake ninja
+	PATH="$(abspath $(BIN)):$$PATH" $(PIP) install --quiet --no-build-isolation --constraint constraints.txt --requirement .ci/requirements.txt
 	@$(BIN)/python -m compileall -q helix_kernel plugins/*/src helix-*/src  # else each command compiles anew
 	@$(BIN)/helix plugins  # shows what was set up, and keeps the listing for the commands that follow
 	@touch $@

@@ -1,4 +1,4 @@
-"""The backend cpu-simd probes honestly and offers no op."""
+"""The backend cpu-simd: what its probe says, what it serves, and how much memory there is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from helix_cpu import backend as module
+from helix_cpu import library
 from helix_cpu.backend import CPUBackend, read_meminfo
 from helix_cpu.plugin import helix_backends
 from helix_kernel.backends import BackendSelector, Memory
@@ -19,22 +20,28 @@ def test_its_component_builds_it():
     assert isinstance(load_target(component)(), CPUBackend)
 
 
-def test_the_probe_says_what_pytorch_finds():
+def test_the_probe_says_which_instruction_set_serves(isa):
     probe = CPUBackend().probe()
     assert probe.available
-    for fact in (
-        platform.machine(),
-        torch.backends.cpu.get_cpu_capability(),
-        f"{torch.get_num_threads()} thr",
-    ):
-        assert fact in probe.reason
+    assert probe.reason == f"{platform.machine()} with {isa}, {torch.get_num_threads()} threads"
 
 
-def test_it_offers_no_op_and_so_serves_none():
-    selection = BackendSelector({"cpu-simd": CPUBackend()}).select(["auto"])
-    service = selection.service("selective_scan", "cpu")
+def test_without_a_library_the_reference_goes_on_serving(tmp_path, monkeypatch):
+    monkeypatch.setenv(library.FOLDER_VARIABLE, str(tmp_path))
+    before = library.restore(None)
+    try:
+        selection = BackendSelector({"cpu-simd": CPUBackend()}).select(["auto"])
+    finally:
+        library.restore(before)
+    service = selection.service("rms_norm", "cpu")
     assert service.serving == "reference"
-    assert service.passed_over == {"cpu-simd": "does not implement it"}
+    assert "no kernels in" in service.passed_over["cpu-simd"]
+    assert "install helix-cpu anew" in service.passed_over["cpu-simd"]
+
+
+def test_it_serves_what_it_offers():
+    selection = BackendSelector({"cpu-simd": CPUBackend()}).select(["auto"])
+    assert {selection.service(op, "cpu").serving for op in CPUBackend.ops} == {"cpu-simd"}
 
 
 def test_memory_is_read_from_meminfo():

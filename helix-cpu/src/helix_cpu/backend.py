@@ -1,7 +1,4 @@
-"""The backend `cpu-simd`: what this processor has, and how much memory is free.
-
-`ops` is empty in this release, so that every op is served by another backend or its reference.
-"""
+"""The backend `cpu-simd`: its kernels, what this processor has, and how much memory is free."""
 
 from __future__ import annotations
 
@@ -11,12 +8,23 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from helix_cpu.library import LibraryError, library
+from helix_cpu.ops.rms_norm import rms_norm, rms_norm_backward
 from helix_kernel.backends import Memory, Probe
+from helix_kernel.errors import ArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _MEMINFO = Path("/proc/meminfo")
+_OPS: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {
+        "rms_norm": rms_norm,
+        "rms_norm_backward": rms_norm_backward,
+    }
+)
 
 
 class CPUBackend:
@@ -24,19 +32,20 @@ class CPUBackend:
 
     device_type = "cpu"
     priority = 10
-    ops: Mapping[str, Callable[..., Any]] = MappingProxyType({})
+    ops = _OPS
 
     def probe(self) -> Probe:
-        """Say which vector instructions PyTorch finds here, and on how many threads it runs."""
-        import torch
-
-        capability = torch.backends.cpu.get_cpu_capability()
-        threads = torch.get_num_threads()
+        """Say which instruction set serves here, and on how many threads; or why none does."""
         machine = platform.machine()
+        try:
+            used = library()
+        except (LibraryError, ArgumentError) as error:
+            return Probe(available=False, reason=str(error))
+        threads = torch.get_num_threads() if used.threaded else 1
         return Probe(
             available=True,
-            reason=f"{machine} with {capability}, {threads} threads",
-            devices=(f"{machine} {capability}",),
+            reason=f"{machine} with {used.isa}, {threads} threads",
+            devices=(f"{machine} {used.isa}",),
         )
 
     def memory(self, index: int = 0) -> Memory | None:  # noqa: ARG002 - there is one CPU

@@ -1,0 +1,123 @@
+// Vectors of W floats, W being what one register of the instruction set holds, and their way to memory.
+//
+// Every kernel is written over these once, in GCC's and Clang's vector extensions, and compiled for each
+// instruction set into a library of its own. Tensors hold float or bfloat16; arithmetic is in float.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace helix {
+
+#if defined(__AVX512F__)
+constexpr int W = 16;
+#elif defined(__AVX2__)
+constexpr int W = 8;
+#else
+constexpr int W = 4;
+#endif
+
+using vf = float __attribute__((vector_size(4 * W)));
+using vi = int32_t __attribute__((vector_size(4 * W)));
+using vu = uint32_t __attribute__((vector_size(4 * W)));
+using vh = uint16_t __attribute__((vector_size(2 * W)));
+
+// As torch.bfloat16 lies in memory: the upper half of a float.
+struct bf16 {
+    uint16_t bits;
+};
+
+inline vf splat(float x) { return x - vf{}; }
+
+inline vi as_int(vf x) { return reinterpret_cast<vi>(x); }
+inline vf as_float(vi x) { return reinterpret_cast<vf>(x); }
+
+// Lanes of `a` where the mask (all ones or zeros, as comparisons give it) is set, else of `b`.
+inline vf select(vi mask, vf a, vf b) { return as_float((mask & as_int(a)) | (~mask & as_int(b))); }
+inline vf max(vf a, vf b) { return a > b ? a : b; }
+inline vf min(vf a, vf b) { return a < b ? a : b; }
+inline vf abs(vf x) { return as_float(as_int(x) & 0x7fffffff); }
+
+inline vi lane_numbers() {
+    vi lanes{};
+    for (int i = 0; i < W; i++) lanes[i] = i;
+    return lanes;
+}
+
+// All ones in the first n lanes.
+inline vi first_lanes(int n) { return lane_numbers() < n; }
+
+inline vf widen(vh x) { return reinterpret_cast<vf>(__builtin_convertvector(x, vu) << 16); }
+
+// Rounds to the nearest bfloat16, ties to even; a NaN stays one.
+inline vh narrow(vf x) {
+    vu bits = reinterpret_cast<vu>(x);
+    vu rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    vu quiet = (bits >> 16) | 0x40;
+    vu is_nan = reinterpret_cast<vu>(x != x);
+    return __builtin_convertvector((is_nan & quiet) | (~is_nan & rounded), vh);
+}
+
+inline float widen(bf16 x) {
+    uint32_t bits = uint32_t(x.bits) << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+inline bf16 narrow(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    if (x != x) return bf16{uint16_t((bits >> 16) | 0x40)};
+    return bf16{uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
+}
+
+inline float get(const float* p) { return *p; }
+inline float get(const bf16* p) { return widen(*p); }
+inline void put(float* p, float x) { *p = x; }
+inline void put(bf16* p, float x) { *p = narrow(x); }
+
+inline vf load(const float* p) {
+    vf x;
+    std::memcpy(&x, p, sizeof x);
+    return x;
+}
+
+inline vf load(const bf16* p) {
+    vh x;
+    std::memcpy(&x, p, sizeof x);
+    return widen(x);
+}
+
+inline void store(float* p, vf x) { std::memcpy(p, &x, sizeof x); }
+
+inline void store(bf16* p, vf x) {
+    vh half = narrow(x);
+    std::memcpy(p, &half, sizeof half);
+}
+
+// The first n lanes, n <= W; the others are zero. Memory beyond them is not touched.
+template <typename T>
+inline vf load(const T* p, int n) {
+    if (n >= W) return load(p);
+    vf x{};
+    for (int i = 0; i < n; i++) x[i] = get(p + i);
+    return x;
+}
+
+template <typename T>
+inline void store(T* p, vf x, int n) {
+    if (n >= W) return store(p, x);
+    for (int i = 0; i < n; i++) put(p + i, x[i]);
+}
+
+inline float sum(vf x) {
+    float lanes[W];
+    std::memcpy(lanes, &x, sizeof x);
+    for (int half = W / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
+    return lanes[0];
+}
+
+}  // namespace helix

@@ -1,0 +1,1 @@
+"""Implementations of op contracts by the kernels of the library, an op and its gradient a module."""
