@@ -7,7 +7,9 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from helix_kernel.errors import ArgumentError, did_you_mean
+from helix_kernel.errors import ArgumentError
+from helix_ssm.layers._check import check_choice, check_even
+from helix_ssm.layers.heads import choose_heads
 from helix_ssm.layers.kv_cache import AttentionState, Cache, empty_cache
 from helix_ssm.layers.packing import pack, unpack
 from helix_ssm.layers.protocol import check_at_least, check_chunk
@@ -62,10 +64,9 @@ class Attention(nn.Module):
         bias: bool = False,
     ) -> None:
         super().__init__()
-        check_at_least("attention", "d_model", d_model, 1)
         self.d_model, self.causal, self.window = d_model, causal, window
         self.positions, self.rope_theta = positions, rope_theta
-        self.n_heads, self.head_dim = _choose_heads(d_model, n_heads, head_dim)
+        self.n_heads, self.head_dim = choose_heads("attention", d_model, n_heads, head_dim, prefer_even=True)
         self.n_kv_heads = self.n_heads if n_kv_heads is None else n_kv_heads
         self._check()
         d_inner, d_kv = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
@@ -181,36 +182,8 @@ class Attention(nn.Module):
 
 
 def _check_positions(positions: str, rope_theta: float, head_dim: int) -> None:
-    allowed = get_args(Positions)
-    if positions not in allowed:
-        raise ArgumentError(
-            f"attention: positions is {positions!r}, allowed are {', '.join(map(repr, allowed))}."
-            f"{did_you_mean(positions, allowed)}"
-        )
+    check_choice("attention", "positions", positions, get_args(Positions))
     if not rope_theta > 0:
         raise ArgumentError(f"attention: rope_theta is {rope_theta!r}, allowed is > 0")
-    if positions == "rotary" and head_dim % 2:
-        raise ArgumentError(
-            f"attention: head_dim is {head_dim}, allowed is an even number where positions are rotary"
-        )
-
-
-def _choose_heads(d_model: int, n_heads: int | None, head_dim: int | None) -> tuple[int, int]:
-    """Return n_heads and head_dim; what is not given follows from what is."""
-    if head_dim is None and n_heads is not None:
-        return n_heads, _share(d_model, "n_heads", n_heads)
-    if head_dim is None:
-        divisors = (width for width in range(1, min(64, d_model) + 1) if d_model % width == 0)
-        head_dim = max(divisors, key=lambda width: (width % 2 == 0, width))
-    return _share(d_model, "head_dim", head_dim) if n_heads is None else n_heads, head_dim
-
-
-def _share(d_model: int, name: str, size: int) -> int:
-    check_at_least("attention", name, size, 1)
-    share, rest = divmod(d_model, size)
-    if rest:
-        raise ArgumentError(
-            f"attention: {name} is {size}, allowed is a divisor of d_model={d_model} "
-            "where only one of n_heads and head_dim is given"
-        )
-    return share
+    if positions == "rotary":
+        check_even("attention", "head_dim", head_dim, " where positions are rotary")

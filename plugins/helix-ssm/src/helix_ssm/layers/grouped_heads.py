@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from helix_kernel.errors import ArgumentError
-
-_WIDEST = 64
+from helix_ssm.layers.heads import widest_head
 
 
 def choose_head_dim(layer: str, d_inner: int, n_groups: int, head_dim: int | None) -> int:
@@ -17,7 +16,7 @@ def choose_head_dim(layer: str, d_inner: int, n_groups: int, head_dim: int | Non
     if rest:
         raise ArgumentError(f"{layer}: n_groups is {n_groups}, allowed is a divisor of d_inner={d_inner}")
     if head_dim is None:
-        return max(n for n in range(1, min(_WIDEST, group_size) + 1) if group_size % n == 0)
+        return widest_head(group_size)
     if head_dim < 1 or group_size % head_dim:
         raise ArgumentError(
             f"{layer}: head_dim is {head_dim}, allowed is a divisor of d_inner / n_groups = {group_size}"
