@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from torch.nn import functional as F
 
-from helix_kernel.errors import ArgumentError, did_you_mean
+from helix_ssm.layers._check import check_choice
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,12 +43,7 @@ def default_width(d_model: int, activation: Activation) -> int:
 
 def check_activation(layer: str, activation: str) -> None:
     """Raise `ArgumentError` where there is no such activation."""
-    allowed = get_args(Activation)
-    if activation not in allowed:
-        raise ArgumentError(
-            f"{layer}: activation is {activation!r}, allowed are {', '.join(map(repr, allowed))}."
-            f"{did_you_mean(activation, allowed)}"
-        )
+    check_choice(layer, "activation", activation, get_args(Activation))
 
 
 def _function(x: Tensor, activation: Activation) -> Tensor:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from helix_kernel.errors import ArgumentError, did_you_mean
+from helix_kernel.errors import ArgumentError
 from helix_ssm.layers import protocol
+from helix_ssm.layers._check import check_choice
 from helix_ssm.layers.mamba import Mamba
 from helix_ssm.layers.packing import pack, unpack
 from helix_ssm.layers.protocol import check_at_least, check_chunk
@@ -44,7 +45,7 @@ class Bidirectional(nn.Module):
     ) -> None:
         super().__init__()
         check_at_least("bidirectional", "d_model", d_model, 1)
-        _check_combine(combine)
+        check_choice("bidirectional", "combine", combine, get_args(Combine))
         self.d_model, self.combine = d_model, combine
         self.ahead = mixer(d_model=d_model)
         self.back = None if share else mixer(d_model=d_model)
@@ -88,12 +89,3 @@ def _flip(x: Tensor, cu_seqlens: Tensor | None) -> Tensor:
     at = torch.arange(x.shape[1], device=x.device)
     sequence = torch.searchsorted(cu_seqlens, at, right=True)
     return x[:, cu_seqlens[sequence - 1] + cu_seqlens[sequence] - 1 - at]
-
-
-def _check_combine(combine: str) -> None:
-    allowed = get_args(Combine)
-    if combine not in allowed:
-        raise ArgumentError(
-            f"bidirectional: combine is {combine!r}, allowed are {', '.join(map(repr, allowed))}."
-            f"{did_you_mean(combine, allowed)}"
-        )

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from helix_kernel.errors import ArgumentError, did_you_mean
+from helix_kernel.errors import ArgumentError
 from helix_ssm.layers import auxiliary
+from helix_ssm.layers._check import check_choice
 from helix_ssm.layers.encoder import Encoder
 from helix_ssm.layers.protocol import at_least_float32, check_at_least
 from helix_ssm.layers.rms_norm import RMSNorm
@@ -67,7 +68,7 @@ class Classifier(nn.Module):
         sizes = {"d_model": d_model, "n_classes": n_classes, "vocab_size": vocab_size}
         for name, size in sizes.items():
             check_at_least("classifier", name, size, 1)
-        _check_pooling(pooling)
+        check_choice("classifier", "pooling", pooling, get_args(Pooling))
         mixers = choose_mixers("classifier", n_layers=n_layers, mixer=mixer, pattern=pattern)
         self.vocab_size, self.n_classes, self.pooling = vocab_size, n_classes, pooling
         self.encoder = Encoder(
@@ -120,12 +121,3 @@ def _last(x: Tensor, mask: Tensor) -> Tensor:
     """Return each row's vector at the last place that counts."""
     places = torch.arange(x.shape[1], device=x.device)
     return x[torch.arange(len(x), device=x.device), (places * mask).argmax(1)]
-
-
-def _check_pooling(pooling: str) -> None:
-    allowed = get_args(Pooling)
-    if pooling not in allowed:
-        raise ArgumentError(
-            f"classifier: pooling is {pooling!r}, allowed are {', '.join(map(repr, allowed))}."
-            f"{did_you_mean(pooling, allowed)}"
-        )
