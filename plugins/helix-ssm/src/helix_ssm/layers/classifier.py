@@ -13,7 +13,6 @@ from helix_ssm.layers._check import check_choice
 from helix_ssm.layers.encoder import Encoder
 from helix_ssm.layers.protocol import at_least_float32, check_at_least
 from helix_ssm.layers.rms_norm import RMSNorm
-from helix_ssm.layers.stack import choose_mixers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,15 +64,20 @@ class Classifier(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        sizes = {"d_model": d_model, "n_classes": n_classes, "vocab_size": vocab_size}
-        for name, size in sizes.items():
-            check_at_least("classifier", name, size, 1)
+        check_at_least("classifier", "n_classes", n_classes, 1)
         check_choice("classifier", "pooling", pooling, get_args(Pooling))
-        mixers = choose_mixers("classifier", n_layers=n_layers, mixer=mixer, pattern=pattern)
-        self.vocab_size, self.n_classes, self.pooling = vocab_size, n_classes, pooling
         self.encoder = Encoder(
-            d_model, n_ids=vocab_size, mixers=mixers, channel=channel, norm=norm, dropout=dropout
+            "classifier",
+            d_model,
+            n_layers=n_layers,
+            mixer=mixer,
+            pattern=pattern,
+            channel=channel,
+            norm=norm,
+            vocab_size=vocab_size,
+            dropout=dropout,
         )
+        self.vocab_size, self.n_classes, self.pooling = vocab_size, n_classes, pooling
         self.score = nn.Linear(d_model, 1, bias=False) if pooling == "attention" else None
         self.head = nn.Linear(d_model, n_classes)
 

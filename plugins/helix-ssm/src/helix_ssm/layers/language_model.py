@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from helix_kernel.errors import ArgumentError
 from helix_ssm.layers import auxiliary
 from helix_ssm.layers.packing import pack, unpack
-from helix_ssm.layers.protocol import State, check_at_least
+from helix_ssm.layers.protocol import State, check_ids
 from helix_ssm.layers.rms_norm import RMSNorm
-from helix_ssm.layers.stack import Stack, choose_mixers
+from helix_ssm.layers.stack import Stack, checked_mixers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,9 +59,8 @@ class LanguageModel(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        for name, size in {"d_model": d_model, "vocab_size": vocab_size}.items():
-            check_at_least("language-model", name, size, 1)
-        mixers = choose_mixers("language-model", n_layers=n_layers, mixer=mixer, pattern=pattern)
+        sizes = {"d_model": d_model, "vocab_size": vocab_size}
+        mixers = checked_mixers("language-model", sizes, n_layers=n_layers, mixer=mixer, pattern=pattern)
         self.vocab_size = vocab_size
         self.embedding = nn.Embedding(vocab_size, d_model)
         self.blocks = Stack(d_model, mixers=mixers, channel=channel, norm=norm, dropout=dropout)
@@ -86,7 +85,7 @@ class LanguageModel(nn.Module):
         Raises:
             ArgumentError: ids, mask or cu_seqlens have another shape or dtype.
         """
-        _check_ids(ids, n_dims=2)
+        check_ids("language-model", ids)
         if mask is not None:
             packed, cu_seqlens = pack(ids, mask)
             return unpack(self(packed, cu_seqlens=cu_seqlens), mask)
@@ -108,13 +107,13 @@ class LanguageModel(nn.Module):
         With `cu_seqlens` the ids are n chunks packed into one row, and each of the state's n rows goes on
         with its own.
         """
-        _check_ids(ids, n_dims=2)
+        check_ids("language-model", ids)
         x, state = self.blocks.extend(self.embedding(ids), state, cu_seqlens=cu_seqlens)
         return self._logits(x), state
 
     def step(self, ids_t: Tensor, state: tuple[State, ...]) -> tuple[Tensor, tuple[State, ...]]:
         """Map one id a row, ids_t (B,), that follows `state` to logits (B, V) and the next state."""
-        _check_ids(ids_t, n_dims=1)
+        check_ids("language-model", ids_t, n_dims=1)
         x, state = self.blocks.step(self.embedding(ids_t), state)
         return self._logits(x.unsqueeze(1)).squeeze(1), state
 
@@ -132,7 +131,7 @@ class LanguageModel(nn.Module):
         Raises:
             ArgumentError: A row has no id that counts, or a shape or dtype does not fit.
         """
-        _check_ids(ids, n_dims=2)
+        check_ids("language-model", ids)
         packed, bounds = pack(ids, mask)
         if bool((bounds.diff() == 0).any()):
             raise ArgumentError("language-model: mask has a row without any id that counts")
@@ -151,12 +150,3 @@ class LanguageModel(nn.Module):
     def _logits(self, x: Tensor) -> Tensor:
         weight = self.embedding.weight if self.head is None else self.head.weight
         return F.linear(self.norm(x), weight)
-
-
-def _check_ids(ids: Tensor, *, n_dims: int) -> None:
-    if ids.dim() != n_dims or ids.dtype != torch.int64:
-        shape = "(B, L)" if n_dims == 2 else "(B,)"
-        raise ArgumentError(
-            f"language-model: ids have shape {tuple(ids.shape)} and dtype {ids.dtype}, "
-            f"allowed is int64 {shape}"
-        )

@@ -153,6 +153,15 @@ def check_chunk(layer: str, x: Tensor, d_model: int) -> None:
         )
 
 
+def check_ids(model: str, ids: Tensor, *, n_dims: int = 2) -> None:
+    """Raise `ArgumentError` unless ids are int64 (B, L) or, with n_dims = 1, (B,)."""
+    if ids.dim() != n_dims or ids.dtype != torch.int64:
+        shape = "(B, L)" if n_dims == 2 else "(B,)"
+        raise ArgumentError(
+            f"{model}: ids have shape {tuple(ids.shape)} and dtype {ids.dtype}, allowed is int64 {shape}"
+        )
+
+
 def check_at_least(layer: str, name: str, value: float, minimum: float) -> None:
     """Raise `ArgumentError` where an argument of a layer's constructor is below its minimum."""
     if not value >= minimum:

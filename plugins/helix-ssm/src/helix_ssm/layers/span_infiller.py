@@ -9,12 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from helix_kernel.errors import ArgumentError
-from helix_ssm.layers import auxiliary, protocol
-from helix_ssm.layers.bidirectional import Bidirectional
+from helix_ssm.layers import auxiliary
 from helix_ssm.layers.encoder import Encoder
-from helix_ssm.layers.protocol import check_at_least
 from helix_ssm.layers.rms_norm import RMSNorm
-from helix_ssm.layers.stack import choose_mixers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,18 +64,20 @@ class SpanInfiller(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        for name, size in {"d_model": d_model, "vocab_size": vocab_size}.items():
-            check_at_least("span-infiller", name, size, 1)
-        mixers = choose_mixers("span-infiller", n_layers=n_layers, mixer=mixer, pattern=pattern)
-        self.mask_id, self.vocab_size = vocab_size, vocab_size + 1
         self.encoder = Encoder(
+            "span-infiller",
             d_model,
-            n_ids=self.vocab_size,
-            mixers=[_both_ways(mixer) for mixer in mixers],
-            channel=None if channel is None else _both_ways(channel),
+            n_layers=n_layers,
+            mixer=mixer,
+            pattern=pattern,
+            channel=channel,
             norm=norm,
+            vocab_size=vocab_size,
+            n_blanks=1,
+            both_ways=True,
             dropout=dropout,
         )
+        self.mask_id, self.vocab_size = vocab_size, vocab_size + 1
         self.head = None if tie_embeddings else nn.Linear(d_model, vocab_size, bias=False)
         if self.head is not None:
             nn.init.normal_(self.head.weight, std=0.02)
@@ -134,13 +133,3 @@ class SpanInfiller(nn.Module):
     def set_activation_checkpointing(self, *, enabled: bool) -> None:
         """Choose whether training keeps only each block's input; see `Stack`."""
         self.encoder.blocks.set_activation_checkpointing(enabled=enabled)
-
-
-def _both_ways(factory: LayerFactory) -> LayerFactory:
-    """Return a factory of layers that look ahead, or treat each position on its own."""
-
-    def build(*, d_model: int) -> nn.Module:
-        layer = factory(d_model=d_model)
-        return Bidirectional(d_model, mixer=factory) if protocol.is_stateful(layer) else layer
-
-    return build

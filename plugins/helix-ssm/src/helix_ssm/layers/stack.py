@@ -16,7 +16,7 @@ from helix_ssm.layers.block import Block, LayerFactory
 from helix_ssm.layers.protocol import State, check_at_least
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
 class Stack(nn.Module):
@@ -118,21 +118,29 @@ class Stack(nn.Module):
                 parameter.div_(math.sqrt(n_residuals))
 
 
-def choose_mixers(
-    model: str, *, n_layers: int | None, mixer: LayerFactory | None, pattern: Sequence[LayerFactory] | None
+def checked_mixers(
+    model: str,
+    sizes: Mapping[str, int],
+    *,
+    n_layers: int | None,
+    mixer: LayerFactory | None,
+    pattern: Sequence[LayerFactory] | None,
 ) -> list[LayerFactory]:
-    """Return the mixer of each block.
+    """Check a model's sizes, and return the mixer of each of its blocks.
 
     Args:
         model: Name of the model, for messages.
+        sizes: What must be at least 1, by name.
         n_layers: Number of blocks; None for one of each in the pattern.
         mixer: The one mixer of every block.
         pattern: Mixers that take turns, over and over, until there are n_layers; instead of `mixer`.
 
     Raises:
-        ArgumentError: Not exactly one of mixer and pattern is given, the pattern is empty, n_layers is
-            missing or below 1, or the blocks do not suffice for one round of the pattern.
+        ArgumentError: A size is below 1, not exactly one of mixer and pattern is given, the pattern is
+            empty, n_layers is missing or below 1, or the blocks do not suffice for one round of the pattern.
     """
+    for name, size in sizes.items():
+        check_at_least(model, name, size, 1)
     if (mixer is None) == (not pattern):
         what = "both are given" if pattern else "neither is given"
         raise ArgumentError(f"{model}: one of mixer and pattern is needed, and {what}")
