@@ -34,7 +34,7 @@ inline vi as_int(vf x) { return reinterpret_cast<vi>(x); }
 inline vf as_float(vi x) { return reinterpret_cast<vf>(x); }
 
 // Lanes of `a` where the mask (all ones or zeros, as comparisons give it) is set, else of `b`.
-inline vf select(vi mask, vf a, vf b) { return as_float((mask & as_int(a)) | (~mask & as_int(b))); }
+inline vf select(vi mask, vf a, vf b) { return mask ? a : b; }
 inline vf max(vf a, vf b) { return a > b ? a : b; }
 inline vf min(vf a, vf b) { return a < b ? a : b; }
 inline vf abs(vf x) { return as_float(as_int(x) & 0x7fffffff); }
