@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, cast
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,9 @@ from helix_kernel.errors import ArgumentError
 from helix_ssm.layers.heads import choose_heads
 from helix_ssm.layers.protocol import at_least_float32, check_at_least, check_chunk, without_weight_decay
 from helix_ssm.layers.rms_norm import RMSNorm
+from helix_ssm.layers.short_conv import short_conv
 from helix_ssm.layers.step_sizes import initial_dt_bias
-from helix_ssm.ops import causal_conv1d, gated_delta_rule, rms_norm
+from helix_ssm.ops import gated_delta_rule, rms_norm
 
 _UNIT_EPS = 1e-6
 
@@ -136,9 +138,10 @@ class GatedDeltaNet(nn.Module):
     ) -> tuple[Tensor, GatedDeltaNetState]:
         check_chunk("gated-deltanet", x, self.d_model)
         before = (None,) * 4 if state is None else state
-        q, q_conv = _convolve(self.q_proj(x), self.q_conv1d, before[0], cu_seqlens)
-        k, k_conv = _convolve(self.k_proj(x), self.k_conv1d, before[1], cu_seqlens)
-        v, v_conv = _convolve(self.v_proj(x), self.v_conv1d, before[2], cu_seqlens)
+        convolve = partial(short_conv, activation="silu", cu_seqlens=cu_seqlens)
+        q, q_conv = convolve(self.q_conv1d, self.q_proj(x), before[0])
+        k, k_conv = convolve(self.k_conv1d, self.k_proj(x), before[1])
+        v, v_conv = convolve(self.v_conv1d, self.v_proj(x), before[2])
         g, beta = self._gates(x)
         o, memory = gated_delta_rule(
             _unit(self._heads(q)),
@@ -162,23 +165,6 @@ class GatedDeltaNet(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.reshape(*x.shape[:2], self.n_heads, x.shape[2] // self.n_heads)
-
-
-def _convolve(
-    x: Tensor, conv: nn.Conv1d, state: Tensor | None, cu_seqlens: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Return silu of the causal convolution of x (B, L, C), and its state (B, d_conv - 1, C)."""
-    return cast(
-        "tuple[Tensor, Tensor]",
-        causal_conv1d(
-            x,
-            conv.weight.squeeze(1),
-            activation="silu",
-            initial_state=state,
-            return_final_state=True,
-            cu_seqlens=cu_seqlens,
-        ),
-    )
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from helix_ssm.layers._check import check_choice
 from helix_ssm.layers.hyena_filter import HyenaFilter
 from helix_ssm.layers.modal_filter import ModalFilter
 from helix_ssm.layers.protocol import check_at_least, check_chunk, without_weight_decay
+from helix_ssm.layers.short_conv import short_conv
 from helix_ssm.ops import causal_conv1d, long_conv
 
 Filter = Literal["implicit", "modal"]
@@ -138,12 +139,5 @@ class Hyena(nn.Module):
 
     def _short_conv(self, x: Tensor, state: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Return the gates and the value after the short convolution, each (B, L, D), and its state."""
-        u = self.in_proj(x)
-        u, conv = causal_conv1d(
-            u,
-            self.conv1d.weight.squeeze(1),
-            self.conv1d.bias,
-            initial_state=state,
-            return_final_state=True,
-        )
+        u, conv = short_conv(self.conv1d, self.in_proj(x), state)
         return u.chunk(self.order + 1, dim=-1), conv.to(state.dtype)

@@ -23,8 +23,8 @@ _SLOWEST, _FASTEST = 1e-3, 0.1
 """Initial decay of a long filter's modes in one token."""
 
 
-class ShortFilter(nn.Module):
-    """Hyena-SE's: a few learnt taps for each group.
+class LearntTaps(nn.Module):
+    """What the two filters share whose taps are learnt, each group's its own.
 
     Args:
         d_model: Channels D.
@@ -37,13 +37,17 @@ class ShortFilter(nn.Module):
         self.d_model, self.n_groups, self.filter_len = d_model, n_groups, filter_len
         self.weight = nn.Parameter(torch.randn(n_groups, filter_len) / math.sqrt(filter_len))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map x (B, L, D) to (B, L, D)."""
-        return self.extend(x, None)[0]
-
     def init_state(self, batch_size: int, like: Tensor) -> Tensor:
         """Return the state before the first token: zeros for the last K - 1 inputs (B, K - 1, D)."""
         return like.new_zeros(batch_size, self.filter_len - 1, self.d_model)
+
+
+class ShortFilter(LearntTaps):
+    """Hyena-SE's: a few learnt taps for each group."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, L, D) to (B, L, D)."""
+        return self.extend(x, None)[0]
 
     def extend(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """Map a chunk x (B, L, D) that follows `state` to (B, L, D) and the next state."""
@@ -52,23 +56,13 @@ class ShortFilter(nn.Module):
         return y, last if state is None else last.to(state.dtype)
 
 
-class MediumFilter(nn.Module):
+class MediumFilter(LearntTaps):
     """Hyena-MR's: about a hundred learnt taps for each group, under an exponential that favours near ones.
 
     h_t = w_t exp(-alpha_g t), alpha_g swept over the groups, not learnt. The paper leaves the sweep open:
     here alpha_g K goes in equal ratios from 0.1 to 10. Applied block by block, as the paper's kernels do:
     K outputs and the 2K - 1 inputs that reach them are one product with a group's Toeplitz matrix.
-
-    Args:
-        d_model: Channels D.
-        n_groups: Groups G.
-        filter_len: Taps K.
     """
-
-    def __init__(self, d_model: int, *, n_groups: int, filter_len: int) -> None:
-        super().__init__()
-        self.d_model, self.n_groups, self.filter_len = d_model, n_groups, filter_len
-        self.weight = nn.Parameter(torch.randn(n_groups, filter_len) / math.sqrt(filter_len))
 
     def taps(self) -> Tensor:
         """Return the filters h (G, K), float32 or wider."""
@@ -81,10 +75,6 @@ class MediumFilter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, L, D) to (B, L, D)."""
         return self.extend(x, self.init_state(len(x), x))[0]
-
-    def init_state(self, batch_size: int, like: Tensor) -> Tensor:
-        """Return the state before the first token: zeros for the last K - 1 inputs (B, K - 1, D)."""
-        return like.new_zeros(batch_size, self.filter_len - 1, self.d_model)
 
     def extend(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Map a chunk x (B, L, D) that follows `state` to (B, L, D) and the next state."""

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from helix_ssm.layers._check import check_dt_range
 from helix_ssm.layers.protocol import at_least_float32, check_at_least, check_chunk, without_weight_decay
+from helix_ssm.layers.short_conv import short_conv
 from helix_ssm.layers.step_sizes import initial_dt_bias
-from helix_ssm.ops import causal_conv1d, selective_scan
+from helix_ssm.ops import selective_scan
 
 
 class MambaState(NamedTuple):
@@ -123,15 +124,8 @@ class Mamba(nn.Module):
         self, x: Tensor, state: MambaState | None, cu_seqlens: Tensor | None
     ) -> tuple[Tensor, MambaState]:
         u, z = self._project(x)
-        u, conv = causal_conv1d(
-            u,
-            self.conv1d.weight.squeeze(1),
-            self.conv1d.bias,
-            activation="silu",
-            initial_state=None if state is None else state.conv,
-            return_final_state=True,
-            cu_seqlens=cu_seqlens,
-        )
+        before = None if state is None else state.conv
+        u, conv = short_conv(self.conv1d, u, before, activation="silu", cu_seqlens=cu_seqlens)
         delta, B, C = self._selection(u)
         y, ssm = selective_scan(
             u,

@@ -12,8 +12,9 @@ from helix_kernel.errors import ArgumentError
 from helix_ssm.layers._check import check_dt_range
 from helix_ssm.layers.grouped_heads import choose_head_dim
 from helix_ssm.layers.protocol import at_least_float32, check_at_least, check_chunk, without_weight_decay
+from helix_ssm.layers.short_conv import short_conv
 from helix_ssm.layers.step_sizes import initial_dt_bias
-from helix_ssm.ops import causal_conv1d, rms_norm, ssd_scan
+from helix_ssm.ops import rms_norm, ssd_scan
 
 
 class Mamba2State(NamedTuple):
@@ -134,17 +135,10 @@ class Mamba2(nn.Module):
         self, x: Tensor, state: Mamba2State | None, cu_seqlens: Tensor | None
     ) -> tuple[Tensor, Mamba2State]:
         z, mixed, dt = self._project(x)
-        mixed, conv = causal_conv1d(
-            mixed,
-            self.conv1d.weight.squeeze(1),
-            self.conv1d.bias,
-            activation="silu",
-            initial_state=None if state is None else state.conv,
-            return_final_state=True,
-            cu_seqlens=cu_seqlens,
-        )
+        before = None if state is None else state.conv
+        mixed, conv = short_conv(self.conv1d, mixed, before, activation="silu", cu_seqlens=cu_seqlens)
         d_projection = self.n_groups * self.d_state
-        u, B, C = mixed.split([self.d_inner, d_projection, d_projection], dim=-1)
+        u, B, C = torch.split(mixed, [self.d_inner, d_projection, d_projection], dim=-1)
         y, ssm = ssd_scan(
             torch.unflatten(u, -1, (self.n_heads, self.head_dim)),
             dt,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, cast, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from helix_ssm.layers._check import check_choice
 from helix_ssm.layers.protocol import at_least_float32, check_at_least, check_chunk
-from helix_ssm.ops import causal_conv1d, diagonal_scan
+from helix_ssm.layers.short_conv import short_conv
+from helix_ssm.ops import diagonal_scan
 from helix_ssm.ops._check import n_states
 
 Candidate = Literal["positive", "plain"]
@@ -104,12 +105,4 @@ class MinGRU(nn.Module):
         """Return the convolution of x (B, L, D) and its last inputs."""
         if self.conv1d is None:
             return x, state
-        found = causal_conv1d(
-            x,
-            self.conv1d.weight.squeeze(1),
-            self.conv1d.bias,
-            initial_state=state,
-            return_final_state=True,
-            cu_seqlens=cu_seqlens,
-        )
-        return cast("tuple[Tensor, Tensor]", found)
+        return short_conv(self.conv1d, x, state, cu_seqlens=cu_seqlens)

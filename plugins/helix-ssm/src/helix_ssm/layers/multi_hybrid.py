@@ -12,6 +12,7 @@ from helix_kernel.errors import ArgumentError
 from helix_ssm.layers._check import check_choice
 from helix_ssm.layers.inner_filters import LongFilter, MediumFilter, ShortFilter
 from helix_ssm.layers.protocol import check_at_least, check_chunk
+from helix_ssm.layers.short_conv import short_conv
 from helix_ssm.ops import causal_conv1d
 
 Operator = Literal["short-explicit", "medium-regularized", "long-implicit"]
@@ -95,9 +96,7 @@ class MultiHybrid(nn.Module):
     def extend(self, x: Tensor, state: MultiHybridState) -> tuple[Tensor, MultiHybridState]:
         """Map a chunk x (B, L, D) that follows `state` to (B, L, D) and the next state."""
         check_chunk("multi-hybrid", x, self.d_model)
-        features, conv = causal_conv1d(
-            self.in_proj(x), self.conv1d.weight.squeeze(1), initial_state=state.conv, return_final_state=True
-        )
+        features, conv = short_conv(self.conv1d, self.in_proj(x), state.conv)
         q, k, v = features.chunk(3, dim=-1)
         y, inner = self.inner.extend(k * v, state.inner)
         return self.out_proj(q * y), MultiHybridState(conv.to(state.conv.dtype), inner)

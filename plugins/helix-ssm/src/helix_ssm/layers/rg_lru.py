@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from helix_kernel.errors import ArgumentError
 from helix_ssm.layers._check import check_choice
 from helix_ssm.layers.protocol import at_least_float32, check_at_least, check_chunk, without_weight_decay
-from helix_ssm.ops import causal_conv1d, diagonal_scan
+from helix_ssm.layers.short_conv import short_conv
+from helix_ssm.ops import diagonal_scan
 from helix_ssm.ops._check import n_states
 
 FirstInput = Literal["scaled", "whole"]
@@ -97,15 +98,7 @@ class RGLRU(nn.Module):
     ) -> tuple[Tensor, RGLRUState]:
         """Map a chunk x (B, L, D) that follows `state` to (B, L, D) and the next state."""
         check_chunk("rg-lru", x, self.d_model)
-        convolved = causal_conv1d(
-            self.linear_x(x),
-            self.conv_1d.weight.squeeze(1),
-            self.conv_1d.bias,
-            initial_state=state.conv,
-            return_final_state=True,
-            cu_seqlens=cu_seqlens,
-        )
-        u, conv = cast("tuple[Tensor, Tensor]", convolved)
+        u, conv = short_conv(self.conv_1d, self.linear_x(x), state.conv, cu_seqlens=cu_seqlens)
         first = _first_inputs(x.shape[1], state.fresh, cu_seqlens)
         h, last = self.rg_lru(u, state.h, first=first, cu_seqlens=cu_seqlens)
         y = self.out_proj(h.to(x.dtype) * F.gelu(self.linear_y(x), approximate="tanh"))
