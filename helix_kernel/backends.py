@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
+from helix_kernel._shortcut import CPU_KERNELS
 from helix_kernel.errors import ArgumentError, UnknownNameError, did_you_mean
 from helix_kernel.ops import NAMESPACE, reference
 
@@ -270,10 +271,13 @@ class _Registration:
             if implementations:
                 kernel = _chained(service.op, implementations)
                 self._library.impl(service.op, kernel, service.device_type.upper())  # type: ignore[no-untyped-call]  # torch
+                if service.device_type == "cpu":
+                    CPU_KERNELS[service.op] = kernel
 
     def leave(self) -> None:
         """Take the kernels back; what was registered under them serves again."""
         if self._library is not None:
+            CPU_KERNELS.clear()
             self._library._destroy()  # type: ignore[no-untyped-call]  # noqa: SLF001 - else when collected
             self._library = None
 

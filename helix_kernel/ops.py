@@ -94,8 +94,9 @@ class OpContract:
 class Op:
     """A defined op: call it with positional arguments, all of them.
 
-    In eager mode a call takes a short way through one autograd function, or none where nothing
-    needs a gradient; while ``torch.compile`` or ``torch.export`` traces, it is the registered op.
+    In eager mode a call takes a short way: one autograd function, or none where nothing needs a
+    gradient, and on the CPU no dispatcher where nothing listens to it. While ``torch.compile`` or
+    ``torch.export`` traces, it is the registered op.
 
     Args:
         contract: What the op is.
@@ -105,6 +106,7 @@ class Op:
         import torch
 
         from helix_kernel._gradients import Gradient, eager_functions
+        from helix_kernel._shortcut import Shortcut
 
         self.contract = contract
         self._library = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]  # torch
@@ -115,7 +117,8 @@ class Op:
         self.backward = _register(
             self._library, contract.backward_name, gradient.schema, gradient.reference, gradient.fake
         )
-        gradient.backward = self.backward
+        gradient.backward = Shortcut(contract.backward_name, self.backward)
+        self._below_autograd = Shortcut(contract.name, self.forward)
         self.references = {contract.name: contract.reference, contract.backward_name: gradient.reference}
         torch.library.register_autograd(
             f"{NAMESPACE}::{contract.name}",
@@ -123,7 +126,7 @@ class Op:
             setup_context=gradient.save,
             lib=self._library,
         )
-        self._eager, self._functional = eager_functions(self.forward, gradient)
+        self._eager, self._functional = eager_functions(self._below_autograd, gradient)
         _register_flops(contract, n_extra=len(gradient.outputs))
 
     def gradient_of(self, implementation: Callable[..., Any]) -> Callable[..., Any]:
@@ -156,7 +159,7 @@ class Op:
         ):
             return self._eager(*args)
         with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - as PyTorch's own formula does
-            return self.forward(*args)
+            return self._below_autograd(*args)
 
 
 def define(contract: OpContract) -> Op:
