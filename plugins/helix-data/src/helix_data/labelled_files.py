@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from helix_data.config import check_at_least, check_sizes
+from helix_data.batches import check_seed, first_of_batch
+from helix_data.config import check_sizes
 from helix_data.shuffle import Shuffle
 from helix_data.sources import files_of_classes
-from helix_kernel.errors import ArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -123,13 +123,8 @@ class LabelledFiles:
             ArgumentError: An argument is out of range.
             DataError: A file has gone or changed its size.
         """
-        check_at_least("step", step, 0)
-        check_at_least("world_size", world_size, 1)
-        if not 0 <= rank < world_size:
-            raise ArgumentError(f"rank is {rank!r}, allowed is >= 0 and < world_size={world_size}")
-        if not 0 <= seed < 1 << 64:
-            raise ArgumentError(f"seed is {seed!r}, allowed is >= 0 and < 2**64")
-        first = (step * world_size + rank) * self.batch_size
+        check_seed(seed)
+        first = first_of_batch(step=step, rank=rank, world_size=world_size, batch_size=self.batch_size)
         return self._read([self._example(seed, number) for number in range(first, first + self.batch_size)])
 
     def evaluation_batches(self) -> Iterator[LabelledBatch]:

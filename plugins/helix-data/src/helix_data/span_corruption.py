@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from helix_data.batches import first_of_batch
 from helix_data.shuffle import philox_words
 from helix_data.text_bytes import TextBytes
 from helix_kernel.errors import ArgumentError
@@ -131,7 +132,7 @@ class SpanCorruption:
             DataError: A file has gone or changed its size.
         """
         windows = self._text.batch(seed=seed, step=step, rank=rank, world_size=world_size).inputs
-        first = (step * world_size + rank) * self.batch_size
+        first = first_of_batch(step=step, rank=rank, world_size=world_size, batch_size=self.batch_size)
         return self._corrupted(windows, seed=seed, stream=_TRAINING_STREAM + first)
 
     def held_out(self) -> Bytes:

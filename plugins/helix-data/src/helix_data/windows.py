@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from helix_data.config import check_at_least
+from helix_data.batches import check_seed, first_of_batch
 from helix_data.shuffle import Shuffle, philox_words
-from helix_kernel.errors import ArgumentError, DataError
+from helix_kernel.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,11 +51,8 @@ class Windows:
         Raises:
             ArgumentError: An argument is out of range.
         """
-        check_at_least("step", step, 0)
-        check_at_least("world_size", world_size, 1)
-        if not 0 <= rank < world_size:
-            raise ArgumentError(f"rank is {rank!r}, allowed is >= 0 and < world_size={world_size}")
-        return self.starts((step * world_size + rank) * self._batch_size, self._batch_size, seed=seed)
+        first = first_of_batch(step=step, rank=rank, world_size=world_size, batch_size=self._batch_size)
+        return self.starts(first, self._batch_size, seed=seed)
 
     def starts(self, first: int, count: int, *, seed: int) -> NDArray[np.int64]:
         """Return where windows of the endless shuffled sequence begin in the text.
@@ -68,8 +65,7 @@ class Windows:
         Returns:
             (count,) int64, offsets in tokens.
         """
-        if not 0 <= seed < 1 << 64:
-            raise ArgumentError(f"seed is {seed!r}, allowed is >= 0 and < 2**64")
+        check_seed(seed)
         starts = []
         while count:
             epoch, place = divmod(first, self.per_epoch)

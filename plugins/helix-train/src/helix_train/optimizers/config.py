@@ -64,23 +64,12 @@ class AdamConfig(OptimizerConfig):
 
 
 @attrs.frozen(kw_only=True)
-class AdamWConfig(OptimizerConfig):
+class AdamWConfig(AdamConfig):
     """Adaptive moments with decoupled weight decay."""
 
-    lr: float = option(1e-3, ge=0, help="learning rate")
-    betas: tuple[float, float] = option(
-        (0.9, 0.999), ge=0, lt=1, help="share of the first and of the second moment that a step keeps"
-    )
-    eps: float = option(1e-8, ge=0, help="added to the root of the second moment")
     weight_decay: float = option(
         1e-2, ge=0, help="share of a weight that a step removes, times the learning rate"
     )
-    amsgrad: bool = option(False, help="divide by the largest second moment so far")
-    foreach: bool | None = option(None, help=_FOREACH)
-    fused: bool | None = option(None, help=_FUSED)
-
-    def __attrs_post_init__(self) -> None:
-        _check_one_kernel(self.foreach, self.fused)
 
 
 @attrs.frozen(kw_only=True)
