@@ -20,8 +20,8 @@ from helix_ssm.ops._check import check_packed, check_shape, compute_dtype, n_sta
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-INTERVAL = 8
-"""Steps from one saved state to the next; the backward op starts again from these."""
+INTERVAL = 16
+"""Steps from one saved state to the next; the backward op starts again from these and the initial one."""
 
 
 def selective_scan(
@@ -85,9 +85,10 @@ def reference(
     """Run the recurrence step by step.
 
     Returns:
-        y (B, L, D); the final state (B, D, N); for the backward op the states before steps 0,
-        INTERVAL, 2 INTERVAL, …, laid out (L / INTERVAL, B, G, N, D / G). There are none of a
-        packed row, whose chunks begin where its sequences do.
+        y (B, L, D); the final state (B, D, N); for the backward op the states before steps
+        INTERVAL, 2 INTERVAL, …, laid out ((L - 1) / INTERVAL, B, G, N, D / G): none of a row that is
+        one chunk, such as a decoding step, and none of a packed row, whose chunks begin where its
+        sequences do.
     """
     if cu_seqlens is not None:
         return _packed(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, cu_seqlens)
@@ -99,7 +100,7 @@ def reference(
     h = x.new_zeros(u.shape[0], *A.shape) if initial_state is None else initial_state.to(dtype)
     ys, states = [x[:, :0]], []
     for t in range(u.shape[1]):
-        if t % INTERVAL == 0:
+        if t and t % INTERVAL == 0:
             states.append(h)
         h = torch.exp(dt[:, t, :, None] * A) * h + (dt * x)[:, t, :, None] * inputs[:, t]
         ys.append((h * outputs[:, t]).sum(-1)[:, None])
@@ -198,11 +199,11 @@ def _fake(
     dtype = compute_dtype(u, delta, A, B, C, D, z, delta_bias, initial_state)
     batch_size, seq_len, d_model = u.shape
     groups = B.shape[2] if B.dim() == 4 else 1
-    n_chunks = 0 if cu_seqlens is not None else (seq_len + INTERVAL - 1) // INTERVAL
+    n_saved = 0 if cu_seqlens is not None else max(seq_len - 1, 0) // INTERVAL
     return (
         u.new_empty(u.shape),
         u.new_empty((n_states(cu_seqlens, batch_size), *A.shape), dtype=dtype),
-        u.new_empty((n_chunks, batch_size, groups, A.shape[1], d_model // groups), dtype=dtype),
+        u.new_empty((n_saved, batch_size, groups, A.shape[1], d_model // groups), dtype=dtype),
     )
 
 

@@ -19,7 +19,9 @@ from torch import Tensor
 from helix_ssm.ops.selective_scan import INTERVAL
 
 
-def scan(dt: Tensor, x: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def scan(
+    dt: Tensor, x: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Run the recurrence.
 
     Args:
@@ -31,19 +33,22 @@ def scan(dt: Tensor, x: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) 
         state: State before the first step (B, G, N, K).
 
     Returns:
-        y (B, L, G, K), and the states (L / INTERVAL + 1, B, G, N, K) before each chunk and after
-        the last one.
+        y (B, L, G, K), the state (B, G, N, K) after the last step, and the states before each chunk
+        but the first ((L - 1) / INTERVAL, B, G, N, K).
     """
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     chunks = _chunks(x.shape[1])
-    states = state.new_empty(len(chunks) + 1, *state.shape)
-    states[0] = state
+    states = state.new_empty(max(len(chunks) - 1, 0), *state.shape)
     buffers = _Buffers(x, A)
     for i, chunk in enumerate(chunks):
-        h = buffers.run(dt[:, chunk], x[:, chunk], A, B[:, chunk], states[i])
+        h = buffers.run(dt[:, chunk], x[:, chunk], A, B[:, chunk], state)
         y[:, chunk] = _over_states(C[:, chunk], h)
-        states[i + 1] = h[:, -1]
-    return y, states
+        if i < len(states):
+            states[i] = h[:, -1]
+            state = states[i]
+        else:
+            state = h[:, -1]
+    return y, state, states
 
 
 def scan_backward(
@@ -55,18 +60,20 @@ def scan_backward(
     A: Tensor,
     B: Tensor,
     C: Tensor,
+    state: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Differentiate `scan`.
 
     Args:
         grad_y: Gradient of y (B, L, G, K).
         grad_state: Gradient of the state after the last step (B, G, N, K).
-        states: States before each chunk (L / INTERVAL, B, G, N, K).
+        states: States before each chunk but the first ((L - 1) / INTERVAL, B, G, N, K).
         dt: As given to `scan`, and so the others.
         x: See `scan`.
         A: See `scan`.
         B: See `scan`.
         C: See `scan`.
+        state: See `scan`.
 
     Returns:
         y once more, and the gradients of dt, x, A, B, C and the first state.
@@ -77,14 +84,14 @@ def scan_backward(
     chunks = _chunks(x.shape[1])
     buffers = _Buffers(x, A)
     for i in reversed(range(len(chunks))):
-        chunk = chunks[i]
-        h = buffers.run(dt[:, chunk], x[:, chunk], A, B[:, chunk], states[i])
+        chunk, start = chunks[i], states[i - 1] if i else state
+        h = buffers.run(dt[:, chunk], x[:, chunk], A, B[:, chunk], start)
         y[:, chunk] = _over_states(C[:, chunk], h)
         grad_C[:, chunk] = _over_channels(grad_y[:, chunk], h)
         grad_h = buffers.run_back(grad_y[:, chunk], C[:, chunk], grad_state)
         grad_B[:, chunk] = _over_channels(x[:, chunk], grad_h)
         grad_x[:, chunk] = _over_states(B[:, chunk], grad_h)
-        grad_state, through_decay = buffers.through_decay(states[i])
+        grad_state, through_decay = buffers.through_decay(start)
         grad_dt[:, chunk] = torch.mul(through_decay, A, out=grad_h).sum(3)
         grad_A += through_decay.mul_(dt[:, chunk].unsqueeze(3)).sum((0, 1))
     return y, grad_dt, grad_x, grad_A, grad_B, grad_C, grad_state

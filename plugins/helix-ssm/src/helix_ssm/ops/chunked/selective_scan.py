@@ -32,16 +32,15 @@ def selective_scan(
     given = (u, delta, A, B, C, D, z, delta_bias, initial_state)
     args = _Arguments.widen(*given, softplus=delta_softplus, n_states=n_states(cu_seqlens, u.shape[0]))
     packing = None if cu_seqlens is None else Packing.of(cu_seqlens, u.shape[1])
-    y, states = scan(*args.batch(packing))
-    final_state, kept = _as_rows(states[-1]), states[:-1]
+    y, last, states = scan(*args.batch(packing))
     if packing is not None:
-        y, kept = packing.cut(y), states.new_empty(0, 1, *states.shape[2:])
+        y, states = packing.cut(y), states.new_empty(0, 1, *states.shape[2:])
     y = y.flatten(2)
     if D is not None:
         y.addcmul_(args.u.flatten(2), D.to(y.dtype))
     if z is not None:
         y.mul_(F.silu(z.to(y.dtype)))
-    return y.to(u.dtype), final_state, kept
+    return y.to(u.dtype), _as_rows(last), states
 
 
 def selective_scan_backward(
@@ -109,10 +108,10 @@ def _scan_backward(
     """
     given = args.batch(packing)
     if packing is None:
-        return scan_backward(grad_y, grad_state, states, *given[:-1])
-    _, states = scan(*given)
+        return scan_backward(grad_y, grad_state, states, *given)
+    _, _, states = scan(*given)
     y, grad_dt, grad_x, grad_A, grad_B, grad_C, grad_state = scan_backward(
-        packing.pad(grad_y), grad_state, states[:-1], *given[:-1]
+        packing.pad(grad_y), grad_state, states, *given
     )
     y, grad_dt, grad_x, grad_B, grad_C = (packing.cut(x) for x in (y, grad_dt, grad_x, grad_B, grad_C))
     return y, grad_dt, grad_x, grad_A, grad_B, grad_C, grad_state
