@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from helix_cpu.library import LibraryError, library
+from helix_cpu.ops.causal_conv1d import causal_conv1d, causal_conv1d_backward
 from helix_cpu.ops.rms_norm import rms_norm, rms_norm_backward
 from helix_kernel.backends import Memory, Probe
 from helix_kernel.errors import ArgumentError
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _MEMINFO = Path("/proc/meminfo")
 _OPS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
+        "causal_conv1d": causal_conv1d,
+        "causal_conv1d_backward": causal_conv1d_backward,
         "rms_norm": rms_norm,
         "rms_norm_backward": rms_norm_backward,
     }
