@@ -8,14 +8,17 @@ import attrs
 
 from helix_kernel import checkpoint as _checkpoint
 from helix_kernel.config import Config, resolve_document
-from helix_kernel.errors import ConfigError, IncompatibleCheckpointError
+from helix_kernel.errors import ConfigError, IncompatibleCheckpointError, nearest
 from helix_kernel.nesting import flatten
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from helix_kernel.kernel import Kernel
+
+_SHOWN = 5
+"""How many tensors a message names of those that do not fit in one way."""
 
 
 @attrs.frozen(kw_only=True)
@@ -117,23 +120,35 @@ def load_weights(module: Any, weights: Mapping[str, Any], source: str) -> None:
         source: Where they come from, for the message.
 
     Raises:
-        IncompatibleCheckpointError: Names the tensors that are missing, left over or of another
-            shape.
+        IncompatibleCheckpointError: Names the tensors that are missing, with the nearest of those left
+            over, and the ones left over or of another shape.
     """
-    flat = flatten(weights)
-    own = module.state_dict()
-    found = [f"missing: {name} {_shape(own[name])}" for name in own if name not in flat]
-    found += [f"left over: {name} {_shape(flat[name])}" for name in flat if name not in own]
-    found += [
-        f"{name}: {_shape(flat[name])} in the checkpoint, {_shape(own[name])} in the model"
-        for name in own
-        if name in flat and own[name].shape != flat[name].shape
+    flat, own = flatten(weights), module.state_dict()
+    missing = [name for name in own if name not in flat]
+    left_over = [name for name in flat if name not in own]
+    misshapen = [name for name in own if name in flat and own[name].shape != flat[name].shape]
+    found = [
+        *_first(missing, lambda n: f"missing: {n} {_shape(own[n])}{_nearest(n, left_over)}"),
+        *_first(left_over, lambda n: f"left over: {n} {_shape(flat[n])}"),
+        *_first(
+            misshapen, lambda n: f"{n}: {_shape(flat[n])} in the checkpoint, {_shape(own[n])} in the model"
+        ),
     ]
     if found:
-        shown = [*found[:8], *([f"and {len(found) - 8} more"] if len(found) > 8 else [])]
         head = f"{source} holds the weights of another architecture than the config's:"
-        raise IncompatibleCheckpointError("\n  ".join([head, *shown]))
+        raise IncompatibleCheckpointError("\n  ".join([head, *found]))
     module.load_state_dict(flat)
+
+
+def _nearest(name: str, left_over: Sequence[str]) -> str:
+    match = nearest(name, left_over)
+    return f", nearest of those left over: {match}" if match else ""
+
+
+def _first(names: Sequence[str], line: Callable[[str], str]) -> list[str]:
+    """Return a line for each of the first names, and one that counts the rest."""
+    more = [f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    return [*map(line, names[:_SHOWN]), *more]
 
 
 def _difference(provider: str, saved: str, installed: str | None, failure: str | None) -> str | None:

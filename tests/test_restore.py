@@ -103,3 +103,24 @@ def test_weights_that_do_not_fit_change_nothing():
     assert "missing: bias (3,)" in message
     assert "left over: scale (1,)" in message
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+
+
+def test_a_missing_weight_is_told_the_nearest_name_that_is_left_over():
+    weights = {"weights": torch.zeros(3, 2), "bias": torch.zeros(3), "scale": torch.zeros(1)}
+    message = r"missing: weight \(3, 2\), nearest of those left over: weights\n"
+    with pytest.raises(IncompatibleCheckpointError, match=message):
+        load_weights(torch.nn.Linear(2, 3), weights, "here")
+
+
+def test_of_many_weights_that_do_not_fit_the_first_of_each_kind_are_named():
+    weights = {"left": {str(i): torch.zeros(1) for i in range(7)}}
+    module = torch.nn.ParameterList([torch.zeros(1)] * 6)
+    with pytest.raises(IncompatibleCheckpointError) as caught:
+        load_weights(module, weights, "here")
+    lines = str(caught.value).splitlines()[1:]
+    assert [line.strip().partition(" (")[0] for line in lines] == [
+        *(f"missing: {i}" for i in range(5)),
+        "and 1 more",
+        *(f"left over: left.{i}" for i in range(5)),
+        "and 2 more",
+    ]
