@@ -22,6 +22,11 @@ class TrainerConfig:
         False,
         help='true: from the newest checkpoint in `out`; "auto": the same if there is one; or a path',
     )
+    initial_weights: str | None = option(
+        None,
+        help="a checkpoint, or a run's directory, whose weights the first step begins with; left out: random "
+        "ones. A resumed run goes on from its own",
+    )
     checkpoint_every: int = option(100, help="steps between checkpoints; the last step always has one", ge=1)
     keep: int = option(3, help="checkpoints that stay on disk", ge=1)
     validate_every: int = option(0, help="steps between validations; 0: only after the last", ge=0)

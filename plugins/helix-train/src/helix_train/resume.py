@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _FREE_TO_CHANGE = (
     "trainer.out",
     "trainer.resume",
+    "trainer.initial_weights",
     "trainer.keep",
     "trainer.checkpoint_every",
     "kernel.components",
@@ -48,10 +49,7 @@ class Start:
 
     def differences(self, attributes: Mapping[str, Any]) -> Iterator[str]:
         """Yield a line for each thing that keeps the run from being the same as an uninterrupted one."""
-        before, now = dict(_leaves(self.attributes["config"])), dict(_leaves(attributes["config"]))
-        for path in sorted(before.keys() | now.keys()):
-            if before.get(path) != now.get(path) and not path.startswith(_FREE_TO_CHANGE):
-                yield _note(path, before.get(path), now.get(path))
+        yield from changes(self.attributes["config"], attributes["config"], free=_FREE_TO_CHANGE)
         for key in ("data_fingerprint", "ops"):
             if self.attributes.get(key) != attributes[key]:
                 yield _note(key, self.attributes.get(key), attributes[key])
@@ -123,6 +121,16 @@ def restore(start: Start, model: torch.nn.Module, optimizer: torch.optim.Optimiz
     load_weights(model, state["model"], str(start.checkpoint))
     load_optimizer_state(optimizer, model, state["optimizer"], options=chosen.arguments)
     load_rng_state(state["rng"])
+
+
+def changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, free: tuple[str, ...] = ()
+) -> Iterator[str]:
+    """Yield a line for each option that two configs differ in, but for those free to change."""
+    earlier, later = dict(_leaves(before)), dict(_leaves(now))
+    for path in sorted(earlier.keys() | later.keys()):
+        if earlier.get(path) != later.get(path) and not path.startswith(free):
+            yield _note(path, earlier.get(path), later.get(path))
 
 
 def _refuse_later(own: CheckpointManager, step: int) -> None:

@@ -20,6 +20,7 @@ from helix_kernel.nesting import nest
 from helix_train.config import check_recomputation
 from helix_train.device import choose_device
 from helix_train.evaluation import Evaluation, evaluate_dataset
+from helix_train.initial_weights import load_initial_weights
 from helix_train.objective import Examples, Losses, Objective, add_up
 from helix_train.plot import draw_loss_curve
 from helix_train.records import Recorder, read_records
@@ -67,6 +68,8 @@ class Trainer:
         seed: Seed of initialisation, dropout and the order of data.
         resume: False, True (from the newest checkpoint in `out`), "auto" (the same if there is
             one), or a checkpoint's path.
+        initial_weights: A checkpoint, or a run's directory, whose weights the first step begins with; None
+            for random ones. A resumed run does not read it.
         checkpoint_every: Steps between checkpoints.
         keep: Checkpoints that stay on disk.
         validate_every: Steps between validations; 0: only after the last.
@@ -84,6 +87,7 @@ class Trainer:
         ArgumentError: The device, precision or gradient does not exist, the model cannot stream or
             recompute its blocks as is asked, or the loss gives more than one number.
         InputError: What `find_start` raises about `resume` and `out`.
+        CheckpointError: What `load_initial_weights` raises.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class Trainer:
         out: str = "runs/helix",
         seed: int = 0,
         resume: bool | str = False,
+        initial_weights: str | None = None,
         checkpoint_every: int = 100,
         keep: int = 3,
         validate_every: int = 0,
@@ -123,7 +128,7 @@ class Trainer:
         check_recomputation(chunk_len, activation_checkpointing=activation_checkpointing)
         self.device = choose_device(device)
         self.start: Start | None = find_start(self.out, resume)
-        self._build(activation_checkpointing=activation_checkpointing)
+        self._build(initial_weights, activation_checkpointing=activation_checkpointing)
         self._manager = CheckpointManager(self.out / "checkpoints", keep=keep)
         self._checkpoint = self.out / "checkpoints"
         self.step = 0
@@ -159,13 +164,16 @@ class Trainer:
                     self._checkpoint = self._save()
             return self._finish(evaluation)
 
-    def _build(self, *, activation_checkpointing: bool) -> None:
+    def _build(self, initial_weights: str | None, *, activation_checkpointing: bool) -> None:
         kernel, config = self.config.kernel, self.config
         seed_rngs(self.seed)
         self.dataset = kernel.build("dataset", config["data"])
         self.selection = kernel.use_backends(config.settings.backends)
         self.model = kernel.build("layer", config["model"]).to(self.device)
         _require_ids(self.model, self.dataset)
+        self._beginning: tuple[str, ...] = ()
+        if initial_weights is not None and self.start is None:
+            self._beginning = load_initial_weights(self.model, initial_weights, config.to_dict()["model"])
         if activation_checkpointing:
             _recompute_blocks(self.model)
         if self.chunk_len:
@@ -194,6 +202,8 @@ class Trainer:
         serving = [name for name in self.selection.chosen if self.selection.offers[name].ops]
         backends = ", ".join(serving) or "the references"
         progress.note(f"model: {n_parameters:,} parameters on {self.device}; ops by {backends}")
+        for note in self._beginning:
+            progress.note(note)
         if self.start:
             restore(self.start, self.model, self.optimizer, self.config["optimizer"])
             self.step, self._checkpoint = self.start.step, self.start.checkpoint
