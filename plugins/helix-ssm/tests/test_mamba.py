@@ -12,6 +12,7 @@ from transformers.models.mamba.modeling_mamba import MambaMixer
 from helix_kernel.errors import ArgumentError
 from helix_kernel.testing.layers import LayerSuite
 from helix_ssm.layers.mamba import Mamba
+from helix_ssm.ops.selective_scan import INTERVAL
 
 
 class TestMamba(LayerSuite):
@@ -159,3 +160,13 @@ def test_half_precision_states_keep_the_recurrence_in_float32():
 def test_a_wrong_argument_is_named(wrong):
     with pytest.raises(ArgumentError, match=f"mamba: {next(iter(wrong))} is"):
         Mamba(**{"d_model": 8, **wrong})
+
+
+def test_it_exports_with_a_length_left_open():
+    layer = Mamba(8).eval()
+    # The scan saves a state every INTERVAL tokens, and torch.export takes no size that may be 0 or 1.
+    length = torch.export.Dim("length", min=2 * INTERVAL + 1, max=4096)
+    program = torch.export.export(layer, (torch.randn(1, 100, 8),), dynamic_shapes=({1: length},)).module()
+    for seq_len in (2 * INTERVAL + 1, 70, 200):
+        x = torch.randn(1, seq_len, 8)
+        torch.testing.assert_close(program(x), layer(x))
