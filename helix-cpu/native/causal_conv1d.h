@@ -12,8 +12,8 @@
 
 namespace helix {
 
-constexpr int64_t TOKENS = 64, CHANNELS = 2048;  // of a block of work
-constexpr int64_t ROWS = 8;                       // tokens that are walked at once
+constexpr int64_t TOKENS = 64;  // of a block of work
+constexpr int64_t ROWS = 8;     // of them, walked at once
 
 // The taps with channels side by side, oldest input first, and the bias behind them: rows of `stride` floats,
 // zeros after the last channel. Turned, the newest input comes first.
@@ -48,10 +48,6 @@ struct Taps {
         for (int64_t k = 0; k < 4; k++) store(to + (turned ? 3 - k : k) * stride, taps[k]);
     }
 };
-
-// Where inputs are zero.
-template <typename T>
-constexpr T ZEROS[CHANNELS] = {};
 
 // The K inputs of one output, oldest first. K = 0 stands for a width known at run time only: inputs are then
 // read again for each output.
@@ -182,10 +178,10 @@ inline int64_t n_token_blocks(int64_t n_tokens) { return (n_tokens + TOKENS - 1)
 // Cuts tokens and channels into blocks, which depend on their numbers alone, and calls f(tile) for each.
 template <typename F>
 void for_tiles(int64_t n_tokens, int64_t d_model, int64_t threads, const F& f) {
-    const int64_t across = (d_model + CHANNELS - 1) / CHANNELS;
+    const int64_t across = (d_model + MOST_CHANNELS - 1) / MOST_CHANNELS;
     for_blocks(n_token_blocks(n_tokens) * across, threads, [&](int64_t block) {
-        const int64_t first = block / across * TOKENS, begin = block % across * CHANNELS;
-        f(Tile{first, std::min(n_tokens, first + TOKENS), begin, std::min(CHANNELS, d_model - begin)});
+        const int64_t first = block / across * TOKENS, begin = block % across * MOST_CHANNELS;
+        f(Tile{first, std::min(n_tokens, first + TOKENS), begin, std::min(MOST_CHANNELS, d_model - begin)});
     });
 }
 

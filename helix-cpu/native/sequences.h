@@ -9,6 +9,12 @@
 
 namespace helix {
 
+// Of a block of work: long runs of memory, and few enough for a cache.
+constexpr int64_t MOST_CHANNELS = 2048;
+
+template <typename T>
+constexpr T ZEROS[MOST_CHANNELS] = {};
+
 // n sequences: of `length` tokens each, or between `bounds` (n + 1) where those are given. Tokens are counted
 // through all of them.
 struct Sequences {

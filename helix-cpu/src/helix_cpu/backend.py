@@ -12,6 +12,7 @@ import torch
 
 from helix_cpu.library import LibraryError, library
 from helix_cpu.ops.causal_conv1d import causal_conv1d, causal_conv1d_backward
+from helix_cpu.ops.diagonal_scan import diagonal_scan, diagonal_scan_backward
 from helix_cpu.ops.rms_norm import rms_norm, rms_norm_backward
 from helix_kernel.backends import Memory, Probe
 from helix_kernel.errors import ArgumentError
@@ -24,6 +25,8 @@ _OPS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
         "causal_conv1d": causal_conv1d,
         "causal_conv1d_backward": causal_conv1d_backward,
+        "diagonal_scan": diagonal_scan,
+        "diagonal_scan_backward": diagonal_scan_backward,
         "rms_norm": rms_norm,
         "rms_norm_backward": rms_norm_backward,
     }
