@@ -13,7 +13,10 @@ import torch
 from helix_cpu.library import LibraryError, library
 from helix_cpu.ops.causal_conv1d import causal_conv1d, causal_conv1d_backward
 from helix_cpu.ops.diagonal_scan import diagonal_scan, diagonal_scan_backward
+from helix_cpu.ops.gated_delta_rule import gated_delta_rule, gated_delta_rule_backward
+from helix_cpu.ops.gla import gla, gla_backward
 from helix_cpu.ops.rms_norm import rms_norm, rms_norm_backward
+from helix_cpu.ops.rwkv7 import rwkv7, rwkv7_backward
 from helix_kernel.backends import Memory, Probe
 from helix_kernel.errors import ArgumentError
 
@@ -27,8 +30,14 @@ _OPS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "causal_conv1d_backward": causal_conv1d_backward,
         "diagonal_scan": diagonal_scan,
         "diagonal_scan_backward": diagonal_scan_backward,
+        "gated_delta_rule": gated_delta_rule,
+        "gated_delta_rule_backward": gated_delta_rule_backward,
+        "gla": gla,
+        "gla_backward": gla_backward,
         "rms_norm": rms_norm,
         "rms_norm_backward": rms_norm_backward,
+        "rwkv7": rwkv7,
+        "rwkv7_backward": rwkv7_backward,
     }
 )
 
