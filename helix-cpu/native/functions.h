@@ -4,10 +4,6 @@
 
 #include "vector.h"
 
-#if defined(__AVX512F__) || defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
 namespace helix {
 
 constexpr float LOG2_E = 1.44269504088896341f;
@@ -73,8 +69,8 @@ inline vf slope(vf f) {
 
 // 2^(a b) for |a b| < 126, and nothing sensible beyond; to 1e-7, and 2^(a b) - 1 as exactly as a float can hold.
 inline vf exp2_product(vf a, vf b) {
-    vf shifted = a * b + powers::ROUND;
-    vf f = a * b - (shifted - powers::ROUND);
+    vf shifted = fma(a, b, splat(powers::ROUND));
+    vf f = fma(a, b, powers::ROUND - shifted);
     vf point = as_float(powers::points(as_int(shifted)) + (as_int(shifted) << powers::SHIFT));
     return point + point * f * powers::slope(f);
 }
@@ -102,8 +98,9 @@ inline vf exp(vf x) {
     constexpr float LOWEST = -87.3365447f, HIGHEST = 88.7228317f;  // of floats whose exponential is normal
     constexpr float LOG2_E_REST = 1.92596299e-8f;                  // what LOG2_E lacks
     vf t = min(splat(HIGHEST), max(splat(LOWEST), x));
-    vf shifted = t * LOG2_E + powers::ROUND;
-    vf y = exp2_clamped(shifted, t * LOG2_E_REST + (t * LOG2_E - (shifted - powers::ROUND)));
+    vf shifted = fma(t, splat(LOG2_E), splat(powers::ROUND));
+    vf f = fma(t, splat(LOG2_E), powers::ROUND - shifted);
+    vf y = exp2_clamped(shifted, fma(t, splat(LOG2_E_REST), f));
     y = select(x > HIGHEST, splat(__builtin_inff()), y);
     y = select(x < LOWEST, vf{}, y);
     return select(x == x, y, x);
@@ -122,11 +119,13 @@ inline vf reciprocal(vf x) {
 // exp(-|x|), but never less than about 1e-38; NaN of NaN.
 inline vf exp_of_minus_abs(vf x) { return exp2_product(min(splat(87.0f), abs(x)), splat(-LOG2_E)); }
 
-inline vf sigmoid(vf x) {
-    vf e = exp_of_minus_abs(x);
+// 1 / (1 + exp(-x)), given e = exp(-|x|).
+inline vf sigmoid(vf x, vf e) {
     vf r = reciprocal(1.0f + e);
     return select(x < 0.0f, e * r, r);
 }
+
+inline vf sigmoid(vf x) { return sigmoid(x, exp_of_minus_abs(x)); }
 
 inline vf silu(vf x) { return x * sigmoid(x); }
 
@@ -135,15 +134,13 @@ inline vf silu_slope(vf x, vf s) { return s * (1.0f + x * (1.0f - s)); }
 
 // log(1 + exp(x)), given e = exp(-|x|): max(x, 0) + log1p(e), to 1e-7.
 inline vf softplus(vf x, vf e) {
-    // log1p(e) = 2 atanh(s), s = e / (2 + e) <= 1/3.
+    // log1p(e) = 2 atanh(s), s = e / (2 + e) <= 1/3; atanh(s) = s + s^3 p(s^2), to 5e-9.
     vf s = e * reciprocal(2.0f + e);
     vf s2 = s * s;
-    vf p = splat(1.0f / 13);
-    p = p * s2 + 1.0f / 11;
-    p = p * s2 + 1.0f / 9;
-    p = p * s2 + 1.0f / 7;
-    p = p * s2 + 1.0f / 5;
-    p = p * s2 + 1.0f / 3;
+    vf p = splat(1.401222944e-01f);
+    p = p * s2 + 1.399957091e-01f;
+    p = p * s2 + 2.001084983e-01f;
+    p = p * s2 + 3.333320618e-01f;
     vf half = s + s * s2 * p;
     return max(vf{}, x) + (half + half);
 }

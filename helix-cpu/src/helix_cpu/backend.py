@@ -17,6 +17,7 @@ from helix_cpu.ops.gated_delta_rule import gated_delta_rule, gated_delta_rule_ba
 from helix_cpu.ops.gla import gla, gla_backward
 from helix_cpu.ops.rms_norm import rms_norm, rms_norm_backward
 from helix_cpu.ops.rwkv7 import rwkv7, rwkv7_backward
+from helix_cpu.ops.selective_scan import selective_scan, selective_scan_backward
 from helix_kernel.backends import Memory, Probe
 from helix_kernel.errors import ArgumentError
 
@@ -38,6 +39,8 @@ _OPS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "rms_norm_backward": rms_norm_backward,
         "rwkv7": rwkv7,
         "rwkv7_backward": rwkv7_backward,
+        "selective_scan": selective_scan,
+        "selective_scan_backward": selective_scan_backward,
     }
 )
 
