@@ -8,16 +8,6 @@
 
 namespace helix {
 
-// Lanes of `a` (numbers below W) and of `b` (from W on).
-template <int... LANES>
-inline vf shuffle(vf a, vf b) {
-#if defined(__clang__)
-    return __builtin_shufflevector(a, b, LANES...);
-#else
-    return __builtin_shuffle(a, b, vi{LANES...});
-#endif
-}
-
 // Lanes whose number has the bit come of b, the others of a, each with its neighbour across that bit added.
 template <int BIT, int... LANES>
 inline vf fold(vf a, vf b, std::integer_sequence<int, LANES...>) {

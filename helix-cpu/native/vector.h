@@ -58,6 +58,16 @@ inline vf max(vf a, vf b) { return a > b ? a : b; }
 inline vf min(vf a, vf b) { return a < b ? a : b; }
 inline vf abs(vf x) { return as_float(as_int(x) & 0x7fffffff); }
 
+// Lanes of `a` (numbers below W) and of `b` (from W on).
+template <int... LANES>
+inline vf shuffle(vf a, vf b) {
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, LANES...);
+#else
+    return __builtin_shuffle(a, b, vi{LANES...});
+#endif
+}
+
 inline vi lane_numbers() {
     vi lanes{};
     for (int i = 0; i < W; i++) lanes[i] = i;
