@@ -41,7 +41,8 @@ inline void transpose(const float* in, int64_t in_stride, int64_t n_rows, int64_
                 continue;
             }
             for (int64_t i = r; i < n_rows && i < r + W; i++)
-                for (int64_t j = c; j < n_columns && j < c + W; j++) out[j * out_stride + i] = in[i * in_stride + j];
+                for (int64_t j = c; j < n_columns && j < c + W; j++)
+                    out[j * out_stride + i] = in[i * in_stride + j];
         }
 }
 

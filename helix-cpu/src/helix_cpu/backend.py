@@ -18,6 +18,7 @@ from helix_cpu.ops.gla import gla, gla_backward
 from helix_cpu.ops.rms_norm import rms_norm, rms_norm_backward
 from helix_cpu.ops.rwkv7 import rwkv7, rwkv7_backward
 from helix_cpu.ops.selective_scan import selective_scan, selective_scan_backward
+from helix_cpu.ops.ssd_scan import ssd_scan, ssd_scan_backward
 from helix_kernel.backends import Memory, Probe
 from helix_kernel.errors import ArgumentError
 
@@ -41,6 +42,8 @@ _OPS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "rwkv7_backward": rwkv7_backward,
         "selective_scan": selective_scan,
         "selective_scan_backward": selective_scan_backward,
+        "ssd_scan": ssd_scan,
+        "ssd_scan_backward": ssd_scan_backward,
     }
 )
 
