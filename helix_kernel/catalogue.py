@@ -19,6 +19,7 @@ COMPONENTS = {
         "torch-chunked": "helix-ssm",
     },
     "command": {
+        "bench": "helix-cpu",
         "distil": "helix-ssm",
         "eval": "helix-train",
         "export": "helix-ssm",

@@ -15,6 +15,7 @@ from helix_cpu.ops.causal_conv1d import causal_conv1d, causal_conv1d_backward
 from helix_cpu.ops.diagonal_scan import diagonal_scan, diagonal_scan_backward
 from helix_cpu.ops.gated_delta_rule import gated_delta_rule, gated_delta_rule_backward
 from helix_cpu.ops.gla import gla, gla_backward
+from helix_cpu.ops.long_conv import long_conv, long_conv_backward
 from helix_cpu.ops.rms_norm import rms_norm, rms_norm_backward
 from helix_cpu.ops.rwkv7 import rwkv7, rwkv7_backward
 from helix_cpu.ops.selective_scan import selective_scan, selective_scan_backward
@@ -36,6 +37,8 @@ _OPS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "gated_delta_rule_backward": gated_delta_rule_backward,
         "gla": gla,
         "gla_backward": gla_backward,
+        "long_conv": long_conv,
+        "long_conv_backward": long_conv_backward,
         "rms_norm": rms_norm,
         "rms_norm_backward": rms_norm_backward,
         "rwkv7": rwkv7,

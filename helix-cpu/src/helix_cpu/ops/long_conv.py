@@ -74,7 +74,7 @@ def long_conv_backward(grad_y: Tensor | None, x: Tensor, kernel: Tensor, D: Tens
 
 
 def _taps(kernel: Tensor, seq_len: int) -> Tensor:
-    """Return the lags (D, K) that reach into the sequence, each channel's side by side; one at least, be it 0."""
+    """Return the lags (D, K) that reach into the sequence, a channel's side by side; one at least."""
     if not kernel.shape[1]:
         return torch.zeros(kernel.shape[0], 1)
     return rows(kernel if kernel.shape[1] <= seq_len else kernel[:, :seq_len])

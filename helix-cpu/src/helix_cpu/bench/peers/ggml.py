@@ -76,7 +76,8 @@ class Graph:
         def run() -> None:
             self._ggml.ggml_backend_graph_compute(*pointers)  # by self, which owns the memory
 
-        return Entry(run, lambda _: read(torch.frombuffer(found, dtype=torch.float32)))
+        # A copy, since the memory goes with the graph.
+        return Entry(run, lambda _: read(torch.frombuffer(found, dtype=torch.float32).clone()))
 
     def _data(self, tensor: int) -> int:
         address: int = self._ggml.ggml_get_data(ctypes.c_void_p(tensor))
@@ -152,7 +153,7 @@ def gla(inputs: Gated, threads: int) -> Entry:
 
 
 def rwkv7(inputs: Rwkv, threads: int) -> Entry:
-    """RWKV-7's recurrence, its decays' exponential taken beforehand."""
+    """RWKV-7's recurrence, its decays' exponential taken beforehand; heads of 64 channels, or a multiple."""
     graph, sizes, state = _heads(inputs.v, threads)
     tensors = (inputs.r, inputs.w.exp(), inputs.k, inputs.v, inputs.a, inputs.b)
     node = graph.node("ggml_rwkv_wkv7", *(graph.tensor(tensor, *sizes) for tensor in tensors), state)
