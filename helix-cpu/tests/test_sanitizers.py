@@ -17,9 +17,9 @@ from helix_cpu import library
 
 HERE = Path(__file__).parent
 ISAS = list(dict.fromkeys([library.supported()[0], library.supported()[-1]]))
-SUITES = sorted(
-    str(HERE / f"test_{path.stem}.py") for path in (HERE.parent / "src/helix_cpu/ops").glob("[!_]*.py")
-)
+OTHERS = ("test_bench", "test_library", "test_patch", "test_peer_grids", "test_sanitizers")
+"""Tests of no kernel, or of the same kernels at greater length."""
+SUITES = sorted(str(path) for path in HERE.glob("test_*.py") if not path.name.startswith(OTHERS))
 RUNTIMES = ("libasan.so", "libubsan.so")
 BEYOND = """
 import torch
