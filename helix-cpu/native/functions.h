@@ -71,7 +71,9 @@ inline vf slope(vf f) {
 inline vf exp2_product(vf a, vf b) {
     vf shifted = fma(a, b, splat(powers::ROUND));
     vf f = fma(a, b, powers::ROUND - shifted);
-    vf point = as_float(powers::points(as_int(shifted)) + (as_int(shifted) << powers::SHIFT));
+    // Unsigned, since beyond that limit, where callers discard the result, the sum may wrap around.
+    vu power = reinterpret_cast<vu>(shifted) << powers::SHIFT;
+    vf point = reinterpret_cast<vf>(reinterpret_cast<vu>(powers::points(as_int(shifted))) + power);
     return point + point * f * powers::slope(f);
 }
 
