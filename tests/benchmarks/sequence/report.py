@@ -67,8 +67,8 @@ Trials came before the study, and a reader should know what they decided.
 - The bits per byte choose a learning rate on seed 0 by the held-out bytes and count that seed: the same rule
   for all, and a little optimistic. A rate of 1e-3 and wider heads made the transformer no better (one run
   each: 3.84 and 3.71).
-- Selective copying from s4's second seed on, and the delay, ran on the ops of `cpu-simd`, all before on those of
-  `torch-chunked`; the results of both agree to float32's rounding.
+- Selective copying from s4's second seed on, and the delay, ran on `cpu-simd`, all before on
+  `torch-chunked`; the ops of both agree to the rounding of float32.
 """
 
 TASKS_NOTE = f"""
