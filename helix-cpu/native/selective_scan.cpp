@@ -47,7 +47,8 @@ class Item {
         Chunk chunk = at_.chunk(t, n, B_, C_);
         chunk.dt = dt_, chunk.x = x_, chunk.y = y_;
         for (int64_t k = 0; k < n_blocks_; k++) {
-            if (t > 0 && a_.states) save(t / STEPS - 1, k);
+            if (t > 0 && a_.states) chunk.saved = saved(t / STEPS - 1, k);
+            fetch_next(t, k, chunk.fetches);
             with_lanes(at_.slab.lanes(k), [&](auto lanes) {
                 chunk.wide = begin(t, k, n, lanes);
                 advance<true>(chunk, A(k), in_.d_state, h(k));
@@ -56,20 +57,26 @@ class Item {
         }
     }
 
-    void save(int64_t i, int64_t k) {
-        float* out = a_.states + at_.saved_state(i, k);
-        for (int64_t j = 0; j < in_.d_state; j++)
-            store(out + j * in_.channels_per_group(), load(h(k) + j * W), at_.slab.lanes(k));
+    Saved saved(int64_t i, int64_t k) const {
+        return Saved{a_.states + at_.saved_state(i, k), in_.channels_per_group(), at_.slab.lanes(k)};
     }
 
-    // Makes dt, dt u and D u; fetches the rows of the next vector of channels, here or in the next chunk.
+    // The rows of the next vector of channels, here or in the next chunk.
+    void fetch_next(int64_t t, int64_t k, Fetch (&fetches)[FETCHES]) const {
+        const auto next = [&](const T* row, int64_t time_stride) {
+            row += k + 1 < n_blocks_ ? W : STEPS * time_stride - k * W;
+            return Fetch{row, time_stride * int64_t(sizeof(T))};
+        };
+        fetches[0] = next(at_.u(t, k), in_.u_time);
+        fetches[1] = next(at_.delta(t, k), in_.delta_time);
+        fetches[2] = next(static_cast<const T*>(a_.y) + at_.output(t, k), in_.d_model);
+        fetches[3] = in_.z ? next(at_.z(t, k), in_.z_time) : Fetch{dt_, 0};
+    }
+
+    // Makes dt, dt u and D u.
     template <typename Lanes>
     bool begin(int64_t t, int64_t k, int n, Lanes lanes) {
         const T *u = at_.u(t, k), *delta = at_.delta(t, k);
-        fetch_next(u, in_.u_time, k, n);
-        fetch_next(delta, in_.delta_time, k, n);
-        if (in_.z) fetch_next(at_.z(t, k), in_.z_time, k, n);
-        fetch_next(static_cast<const T*>(a_.y) + at_.output(t, k), in_.d_model, k, n);
         const vf bias = load_channels(in_.delta_bias, at_.channel(k), lanes);
         const vf skip = load_channels(in_.D, at_.channel(k), lanes);
         const vf largest = step_sizes(delta, in_.delta_time, bias, in_.softplus, n, lanes, dt_, x_);
@@ -79,11 +86,6 @@ class Item {
             store(y_ + i * W, skip * x);
         }
         return is_wide(largest, load(largest_A_ + k * W));
-    }
-
-    void fetch_next(const T* row, int64_t time_stride, int64_t k, int n) const {
-        row += k + 1 < n_blocks_ ? W : STEPS * time_stride - k * W;
-        for (int i = 0; i < n; i++, row += time_stride) __builtin_prefetch(row);
     }
 
     template <typename Lanes>

@@ -117,6 +117,33 @@ inline Projection as_floats(const bf16* rows, int64_t time_stride, int n, int64_
     return Projection{buffer, d_state};
 }
 
+// Rows of memory that will be wanted soon, `stride` bytes apart. One is asked for at each step: all at once they
+// would be more than the processor can wait for, and it would stand still.
+struct Fetch {
+    const void* rows = nullptr;
+    int64_t stride = 0;
+
+    void row(int t) const { __builtin_prefetch(static_cast<const char*>(rows) + t * stride); }
+};
+
+// Where the states before a chunk are kept, N rows; null for nowhere.
+struct Saved {
+    float* rows = nullptr;
+    int64_t stride = 0;
+    int lanes = W;
+
+    template <int N>
+    void put(int64_t j, const vf (&states)[N]) const {
+        if (rows == nullptr) return;
+        with_lanes(lanes, [&](auto n) {
+#pragma GCC unroll 4
+            for (int i = 0; i < N; i++) store(rows + (j + i) * stride, states[i], n);
+        });
+    }
+};
+
+constexpr int FETCHES = 4;
+
 // A chunk of n steps of one vector of channels; dt, x and y are (STEPS, W).
 struct Chunk {
     Projection B, C;
@@ -124,6 +151,11 @@ struct Chunk {
     const float *dt = nullptr, *x = nullptr;  // step sizes; dt u
     float* y = nullptr;                       // gathers C h
     bool wide = false;                        // whether some |dt A| is beyond what `exp2_product` takes
+    Saved saved = {};                         // these two are for the forward pass
+    Fetch fetches[FETCHES] = {};              // one for each of the first tiles of states
+
+    // What tile of states number `tile` asks for; those left without rows, for what is there already.
+    Fetch fetch(int tile) const { return tile < FETCHES ? fetches[tile] : Fetch{dt, 0}; }
 };
 
 // One sequence of one slab of channels: where what belongs to step t and vector of channels k lies.
@@ -194,13 +226,17 @@ inline int64_t state_at(int t, int i, int N) { return decay_at(t, i, N) + W; }
 // Takes N states (N, W), from state j on, through a chunk; adds C h to y where OUTPUT says. With KEEP it
 // writes decays and states to `kept` (STEPS + 1, N, 2, W), and leaves `state` as it was.
 template <int N, bool WIDE, bool OUTPUT, bool KEEP = false>
-inline void advance_tile(const Chunk& chunk, const float* A, int64_t j, float* state, float* kept = nullptr) {
+inline void advance_tile(const Chunk& chunk, const float* A, int64_t j, float* state, float* kept = nullptr,
+                         Fetch fetch = {}) {
+    constexpr bool FORWARD = OUTPUT && !KEEP;
     vf h[N], rate[N];
     for (int i = 0; i < N; i++) h[i] = load(state + i * W), rate[i] = load(A + i * W);
+    if (FORWARD) chunk.saved.put(j, h);
     for (int t = 0; t < chunk.n; t++) {
         const vf dt = load(chunk.dt + t * W), x = load(chunk.x + t * W);
         const float *B = chunk.B.at(t) + j, *C = chunk.C.at(t) + j;
         vf y = OUTPUT ? load(chunk.y + t * W) : vf{};
+        if (FORWARD) fetch.row(t);
 #pragma GCC unroll 4
         for (int i = 0; i < N; i++) {
             const vf a = decay<WIDE>(dt, rate[i]);
@@ -216,9 +252,14 @@ inline void advance_tile(const Chunk& chunk, const float* A, int64_t j, float* s
 template <bool WIDE, bool OUTPUT>
 inline void advance(const Chunk& chunk, const float* A, int64_t d_state, float* h) {
     int64_t j = 0;
+    int tile = 0;
     for (; j + STATES <= d_state; j += STATES)
-        advance_tile<STATES, WIDE, OUTPUT>(chunk, A + j * W, j, h + j * W);
-    for (; j < d_state; j++) advance_tile<1, WIDE, OUTPUT>(chunk, A + j * W, j, h + j * W);
+        advance_tile<STATES, WIDE, OUTPUT>(chunk, A + j * W, j, h + j * W, nullptr, chunk.fetch(tile++));
+    for (; j < d_state; j++)
+        advance_tile<1, WIDE, OUTPUT>(chunk, A + j * W, j, h + j * W, nullptr, chunk.fetch(tile++));
+    // What too few states left over.
+    for (; OUTPUT && tile < FETCHES; tile++)
+        for (int t = 0; t < chunk.n; t++) chunk.fetch(tile).row(t);
 }
 
 // Takes all states of one vector of channels, h (N, W), through a chunk.
