@@ -223,20 +223,18 @@ inline vf decay(vf dt, vf A) {
 inline int64_t decay_at(int t, int i, int N) { return (t * N + i) * 2 * W; }
 inline int64_t state_at(int t, int i, int N) { return decay_at(t, i, N) + W; }
 
-// Takes N states (N, W), from state j on, through a chunk; adds C h to y where OUTPUT says. With KEEP it
-// writes decays and states to `kept` (STEPS + 1, N, 2, W), and leaves `state` as it was.
+// Takes N states h, from state j on, through a chunk; adds C h to y where OUTPUT says. With KEEP it writes
+// decays and states to `kept` (STEPS + 1, N, 2, W).
 template <int N, bool WIDE, bool OUTPUT, bool KEEP = false>
-inline void advance_tile(const Chunk& chunk, const float* A, int64_t j, float* state, float* kept = nullptr,
-                         Fetch fetch = {}) {
-    constexpr bool FORWARD = OUTPUT && !KEEP;
-    vf h[N], rate[N];
-    for (int i = 0; i < N; i++) h[i] = load(state + i * W), rate[i] = load(A + i * W);
-    if (FORWARD) chunk.saved.put(j, h);
+inline void advance_tile(const Chunk& chunk, const float* A, int64_t j, vf (&h)[N], Fetch fetch,
+                         float* kept = nullptr) {
+    vf rate[N];
+    for (int i = 0; i < N; i++) rate[i] = load(A + i * W);
     for (int t = 0; t < chunk.n; t++) {
         const vf dt = load(chunk.dt + t * W), x = load(chunk.x + t * W);
         const float *B = chunk.B.at(t) + j, *C = chunk.C.at(t) + j;
         vf y = OUTPUT ? load(chunk.y + t * W) : vf{};
-        if (FORWARD) fetch.row(t);
+        if (OUTPUT) fetch.row(t);
 #pragma GCC unroll 4
         for (int i = 0; i < N; i++) {
             const vf a = decay<WIDE>(dt, rate[i]);
@@ -246,7 +244,17 @@ inline void advance_tile(const Chunk& chunk, const float* A, int64_t j, float* s
         }
         if (OUTPUT) store(chunk.y + t * W, y);
     }
-    for (int i = 0; i < N; i++) store(KEEP ? kept + state_at(chunk.n, i, N) : state + i * W, h[i]);
+    for (int i = 0; KEEP && i < N; i++) store(kept + state_at(chunk.n, i, N), h[i]);
+}
+
+// Takes N states (N, W) in memory through a chunk.
+template <int N, bool WIDE, bool OUTPUT>
+inline void advance_states(const Chunk& chunk, const float* A, int64_t j, float* states, Fetch fetch) {
+    vf h[N];
+    for (int i = 0; i < N; i++) h[i] = load(states + i * W);
+    if (OUTPUT) chunk.saved.put(j, h);
+    advance_tile<N, WIDE, OUTPUT>(chunk, A, j, h, fetch);
+    for (int i = 0; i < N; i++) store(states + i * W, h[i]);
 }
 
 template <bool WIDE, bool OUTPUT>
@@ -254,9 +262,9 @@ inline void advance(const Chunk& chunk, const float* A, int64_t d_state, float* 
     int64_t j = 0;
     int tile = 0;
     for (; j + STATES <= d_state; j += STATES)
-        advance_tile<STATES, WIDE, OUTPUT>(chunk, A + j * W, j, h + j * W, nullptr, chunk.fetch(tile++));
+        advance_states<STATES, WIDE, OUTPUT>(chunk, A + j * W, j, h + j * W, chunk.fetch(tile++));
     for (; j < d_state; j++)
-        advance_tile<1, WIDE, OUTPUT>(chunk, A + j * W, j, h + j * W, nullptr, chunk.fetch(tile++));
+        advance_states<1, WIDE, OUTPUT>(chunk, A + j * W, j, h + j * W, chunk.fetch(tile++));
     // What too few states left over.
     for (; OUTPUT && tile < FETCHES; tile++)
         for (int t = 0; t < chunk.n; t++) chunk.fetch(tile).row(t);

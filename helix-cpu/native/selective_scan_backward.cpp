@@ -109,36 +109,70 @@ class Item {
         for (int64_t k = 0; k < n_blocks_; k++)
             with_lanes(at_.slab.lanes(k), [&](auto lanes) { begin(t, k, n, lanes); });
         int64_t j = 0;
-        for (; j + BACK <= in_.d_state; j += BACK) run_states<BACK>(chunk, t, j);
-        for (; j < in_.d_state; j++) run_states<1>(chunk, t, j);
+        int tile = 0;
+        for (; j + BACK <= in_.d_state; j += BACK) run_states<BACK>(chunk, t, j, tile++);
+        for (; j < in_.d_state; j++) run_states<1>(chunk, t, j, tile++);
+        for (; tile < FETCHES; tile++)
+            for (int64_t k = 0; k < n_blocks_; k++)
+                for (int i = 0; i < n; i++) read_next(t, k, tile).row(i);
         for (int64_t k = 0; k < n_blocks_; k++)
             with_lanes(at_.slab.lanes(k), [&](auto lanes) { finish(t, k, n, lanes); });
     }
 
-    // Takes a few states of all the channels forward and back through a chunk.
+    // Takes a few states, tile number `tile`, of all the channels forward and back through a chunk.
     template <int N>
-    void run_states(const Chunk& chunk, int64_t t, int64_t j) {
-        std::fill_n(m_.sums, STEPS * N * 2 * W, 0.0f);
+    void run_states(const Chunk& chunk, int64_t t, int64_t j, int tile) {
+        std::fill_n(m_.sums, chunk.n * N * 2 * W, 0.0f);
         for (int64_t k = 0; k < n_blocks_; k++) {
             const Chunk own = block(chunk, k);
             const float* A = states(m_.A, k) + j * W;
-            for (int i = 0; i < N; i++) store(m_.before + i * W, state_before(t, k, j + i));
+            vf h[N];
+            with_lanes(at_.slab.lanes(k), [&](auto lanes) { load_before(t, k, j, lanes, h); });
             if (own.wide)
-                advance_tile<N, true, true, true>(own, A, j, m_.before, m_.kept);
+                advance_tile<N, true, true, true>(own, A, j, h, read_next(t, k, tile), m_.kept);
             else
-                advance_tile<N, false, true, true>(own, A, j, m_.before, m_.kept);
+                advance_tile<N, false, true, true>(own, A, j, h, read_next(t, k, tile), m_.kept);
             go_back<N>(own, A, j, m_.kept,
                        Going{states(m_.G, k) + j * W, states(m_.grad_A, k) + j * W, m_.sums, steps(GRAD, k),
-                             steps(GRAD_X, k), steps(GRAD_DT, k)});
+                             steps(GRAD_X, k), steps(GRAD_DT, k), written_next(t, k, tile)});
         }
         const int64_t to = (at_.token(t) * in_.n_groups + at_.slab.group) * in_.d_state + j;
         sum_lanes<N>(m_.sums, chunk.n, sums_.B + to, sums_.C + to, in_.n_groups * in_.d_state);
     }
 
-    vf state_before(int64_t t, int64_t k, int64_t j) const {
-        if (found_) return load(found_ + (k * in_.d_state + j) * W);
-        const int64_t saved = at_.saved_state(t / STEPS - 1, k) + j * in_.channels_per_group();
-        return load(a_.states + saved, at_.slab.lanes(k));
+    // Loads states from j on before the chunk, and asks for those before the one before.
+    template <int N, typename Lanes>
+    void load_before(int64_t t, int64_t k, int64_t j, Lanes lanes, vf (&h)[N]) const {
+        if (found_) {
+            for (int i = 0; i < N; i++) h[i] = load(found_ + (k * in_.d_state + j + i) * W);
+            return;
+        }
+        const int64_t row = in_.channels_per_group(), chunk = in_.n_sequences * in_.d_model * in_.d_state;
+        const float* saved = a_.states + at_.saved_state(t / STEPS - 1, k) + j * row;
+        for (int i = 0; i < N; i++) {
+            h[i] = load(saved + i * row, lanes);
+            __builtin_prefetch(saved + i * row - chunk);
+        }
+    }
+
+    // Rows of the chunk before, of which each tile of states asks for one tensor's, and gradients' rows of this one.
+    Fetch read_next(int64_t t, int64_t k, int tile) const {
+        t -= STEPS;
+        if (tile == 0) return rows(at_.u(t, k), in_.u_time);
+        if (tile == 1) return rows(at_.delta(t, k), in_.delta_time);
+        if (tile == 2 && a_.grad_y) return rows(static_cast<const T*>(a_.grad_y) + at_.output(t, k), in_.d_model);
+        if (tile == 3 && in_.z) return rows(at_.z(t, k), in_.z_time);
+        return Fetch{steps(DT, k), 0};
+    }
+
+    Fetch written_next(int64_t t, int64_t k, int tile) const {
+        void* const outputs[] = {a_.grad_u, a_.grad_delta, a_.grad_z};
+        if (tile > 2 || outputs[tile] == nullptr) return Fetch{steps(DT, k), 0};
+        return rows(static_cast<const T*>(outputs[tile]) + at_.output(t, k), in_.d_model);
+    }
+
+    static Fetch rows(const T* first, int64_t time_stride) {
+        return Fetch{first, time_stride * int64_t(sizeof(T))};
     }
 
     template <typename Lanes>
@@ -152,19 +186,13 @@ class Item {
         wide_[k] = is_wide(largest, load(m_.largest_A + k * W));
     }
 
-    // Makes all that the way back needs of each step, and fetches the rows of the chunk before.
+    // Makes all that the way back needs of each step.
     template <typename Lanes>
     void begin(int64_t t, int64_t k, int n, Lanes lanes) {
-        fetch_before(at_.u(t, k), in_.u_time);
-        fetch_before(at_.delta(t, k), in_.delta_time);
         make_steps(t, k, n, lanes);
         make_slopes(t, k, n, lanes);
         make_output_gradients(t, k, n, lanes);
-        for (Part sums : {GRAD_X, GRAD_DT, Y}) std::fill_n(steps(sums, k), STEPS * W, 0.0f);
-    }
-
-    static void fetch_before(const T* row, int64_t time_stride) {
-        for (int i = 1; i <= STEPS; i++) __builtin_prefetch(row - i * time_stride);
+        for (Part sums : {GRAD_X, GRAD_DT, Y}) std::fill_n(steps(sums, k), n * W, 0.0f);
     }
 
     // d dt / d delta: 1, or the sigmoid of delta + bias.
@@ -192,12 +220,10 @@ class Item {
             return;
         }
         const T* grad_y = static_cast<const T*>(a_.grad_y) + at_.output(t, k);
-        fetch_before(grad_y, in_.d_model);
         for (int64_t i = 0, stride = in_.d_model; i < n; i++)
             store(g + i * W, load(grad_y + i * stride, lanes));
         if (in_.z == nullptr) return;
         const T* z = at_.z(t, k);
-        fetch_before(z, in_.z_time);
         for (int64_t i = 0, stride = in_.z_time; i < n; i++) {
             const vf gate = load(z + i * stride, lanes), s = sigmoid(gate), grad = load(g + i * W);
             store(g + i * W, grad * (gate * s));

@@ -26,6 +26,7 @@ struct Going {
     float* sums;              // (STEPS, N, 2, W): dB and dC, still to be summed over the lanes
     const float* g;           // (STEPS, W), and so the next two
     float *grad_x, *grad_dt;  // sums over the states of dx, and of d(dt A) A
+    Fetch fetch;
 };
 
 template <int N>
@@ -39,6 +40,7 @@ inline void go_back(const Chunk& chunk, const float* A, int64_t j, const float* 
         const vf g = load(to.g + t * W), x = load(chunk.x + t * W), dt = load(chunk.dt + t * W);
         const float *B = chunk.B.at(t) + j, *C = chunk.C.at(t) + j;
         vf grad_x = load(to.grad_x + t * W), grad_dt = load(to.grad_dt + t * W);
+        to.fetch.row(t);
 #pragma GCC unroll 4
         for (int i = 0; i < N; i++) {
             float* sums = to.sums + (t * N + i) * 2 * W;
@@ -83,7 +85,6 @@ struct Memory {
     float *largest_A, *grad_D, *grad_bias;  // (K, W)
     float* steps;                           // (K, PARTS, STEPS, W)
     float *sums, *kept;                     // (STEPS, BACK, 2, W); kept one step more
-    float* before;                          // (BACK, W)
     float *B, *C;                           // (STEPS, N)
 
     Memory(int64_t d_state, int64_t k) : floats_(size(d_state, k)), next_(floats_.get()) {
@@ -93,7 +94,6 @@ struct Memory {
         take(sums, STEPS * BACK * 2 * W);
         next_ += APART;
         take(kept, (STEPS + 1) * BACK * 2 * W);
-        take(before, BACK * W);
         for (float** part : {&B, &C}) take(*part, STEPS * d_state);
     }
 
@@ -102,7 +102,7 @@ struct Memory {
     static constexpr int64_t APART = 800;
 
     static int64_t size(int64_t d_state, int64_t k) {
-        return k * (4 * d_state + 3 + PARTS * STEPS) * W + ((2 * STEPS + 1) * 2 + 1) * BACK * W + APART +
+        return k * (4 * d_state + 3 + PARTS * STEPS) * W + (2 * STEPS + 1) * 2 * BACK * W + APART +
                2 * STEPS * d_state;
     }
     void take(float*& part, int64_t n) { part = next_, next_ += n; }
