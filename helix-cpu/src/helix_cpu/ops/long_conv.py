@@ -43,15 +43,15 @@ def long_conv_backward(grad_y: Tensor | None, x: Tensor, kernel: Tensor, D: Tens
     """Compute the op's gradient as its contract says; not of float64."""
     if not serves(grad_y, x, kernel, D):
         return NotImplemented
-    grad_kernel = torch.zeros(kernel.shape)
-    grad_D = None if D is None else torch.zeros(D.shape)
+    grad_kernel = torch.zeros(kernel.shape, dtype=torch.float32)
+    grad_D = None if D is None else torch.zeros(D.shape, dtype=torch.float32)
     if grad_y is None or not x.numel():
-        return as_given((torch.zeros(x.shape), grad_kernel, grad_D), (x, kernel, D))
+        return as_given((torch.zeros(x.shape, dtype=torch.float32), grad_kernel, grad_D), (x, kernel, D))
     dtype = common_dtype(x, grad_y)
     inputs, grads, taps = rows(x, dtype), rows(grad_y, dtype), _taps(kernel, x.shape[1])
     skip = None if D is None else dense(D)
     grad_x = torch.empty(x.shape, dtype=dtype)
-    grad_taps = grad_kernel if kernel.shape[1] else torch.zeros(taps.shape)
+    grad_taps = grad_kernel if kernel.shape[1] else torch.zeros(taps.shape, dtype=torch.float32)
     _BACKWARD(
         inputs.data_ptr(),
         taps.data_ptr(),
@@ -76,5 +76,5 @@ def long_conv_backward(grad_y: Tensor | None, x: Tensor, kernel: Tensor, D: Tens
 def _taps(kernel: Tensor, seq_len: int) -> Tensor:
     """Return the lags (D, K) that reach into the sequence, a channel's side by side; one at least."""
     if not kernel.shape[1]:
-        return torch.zeros(kernel.shape[0], 1)
+        return torch.zeros(kernel.shape[0], 1, dtype=torch.float32)
     return rows(kernel if kernel.shape[1] <= seq_len else kernel[:, :seq_len])
