@@ -61,6 +61,9 @@ class OpContract:
             not given, the reference is differentiated.
         saved: Results that exist only to be handed to the backward op; they have no gradient.
         constants: Tensor arguments that have no gradient, such as indices.
+        check: Called with the op's arguments; raises `ArgumentError` where they do not fit one another. It
+            looks at the tensors' shapes and dtypes and at other arguments' values: a call that is like one
+            before in those is not checked again.
 
     Raises:
         ArgumentError: The schema has default values or no results.
@@ -76,6 +79,7 @@ class OpContract:
     backward: Callable[..., tuple[torch.Tensor, ...]] | None = None
     saved: tuple[str, ...] = ()
     constants: tuple[str, ...] = ()
+    check: Callable[..., None] | None = None
 
     @schema.validator
     def _check_schema(self, _attribute: attrs.Attribute[str], value: str) -> None:
@@ -126,6 +130,7 @@ class Op:
             setup_context=gradient.save,
             lib=self._library,
         )
+        self._check = contract.check or (lambda *_: None)
         self._eager, self._functional = eager_functions(self._below_autograd, gradient)
         _register_flops(contract, n_extra=len(gradient.outputs))
 
@@ -151,15 +156,29 @@ class Op:
         import torch
 
         if torch.compiler.is_compiling():
+            self._check(*args)
             return self.forward(*args)
+        kernel = self._below_autograd.repeated(args)
+        if kernel is not None:
+            return kernel(*args)
+        self._check(*args)
         if torch._C._are_functorch_transforms_active():  # noqa: SLF001 - it has no public name
             return self._functional(*args)
-        if torch.is_grad_enabled() and any(
-            isinstance(arg, torch.Tensor) and arg.requires_grad for arg in args
-        ):
+        if _differentiates(args):
             return self._eager(*args)
-        with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - as PyTorch's own formula does
-            return self._below_autograd(*args)
+        return self._below_autograd.without_gradient(args)
+
+
+def _differentiates(args: tuple[Any, ...]) -> bool:
+    """Whether autograd must hear of a call: of a tangent too, which it then refuses to take."""
+    import torch
+    from torch.autograd import forward_ad
+
+    if forward_ad._current_level >= 0:  # noqa: SLF001 - it has no public name
+        return True
+    return torch.is_grad_enabled() and any(
+        isinstance(arg, torch.Tensor) and arg.requires_grad for arg in args
+    )
 
 
 def define(contract: OpContract) -> Op:

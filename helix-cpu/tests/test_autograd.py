@@ -6,6 +6,7 @@ import importlib
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from helix_cpu.autograd import Differentiable, SecondOrderError
@@ -103,6 +104,17 @@ def test_a_graph_of_the_gradient_may_be_asked_for_but_not_followed():
     assert grad.requires_grad
     with pytest.raises(SecondOrderError, match=r"'toy' cannot be differentiated again.*undo patch"):
         grad.sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_a_tangent_is_refused_and_not_dropped(requires_grad):
+    x, factor, bias = arguments(requires_grad=requires_grad)
+    with forward_ad.dual_level():
+        with pytest.raises(NotImplementedError, match="forward mode AD"):
+            OP(forward_ad.make_dual(x, torch.ones_like(x)), factor, bias, False)
+        y, _ = OP(x, factor, bias, False)
+    assert torch.equal(y, factor * x + bias)
 
 
 def test_a_gradient_that_is_declined_is_an_error():

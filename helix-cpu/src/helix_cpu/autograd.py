@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd import forward_ad
 
 from helix_kernel.errors import HelixError
 
@@ -59,16 +60,23 @@ class Differentiable:
 
         Raises:
             SecondOrderError: Later, where a gradient of a gradient is asked for.
+            NotImplementedError: An argument has a tangent: there are no derivatives in forward mode.
         """
-        if torch.is_grad_enabled() and any(
-            args[i] is not None and args[i].requires_grad for i in self.leaves
-        ):
+        if self._is_followed(args):
             try:
                 return self._function.apply(*args)
             except _DeclinedError:
                 return NotImplemented
         results = self.forward(*args)
         return results[: -self.n_saved] if self.n_saved and results is not NotImplemented else results
+
+    def _is_followed(self, args: tuple[Any, ...]) -> bool:
+        """Whether autograd must hear of a call: of a tangent too, which it then refuses to take."""
+        if forward_ad._current_level >= 0:  # noqa: SLF001 - it has no public name
+            return True
+        return torch.is_grad_enabled() and any(
+            args[i] is not None and args[i].requires_grad for i in self.leaves
+        )
 
 
 class _DeclinedError(Exception):

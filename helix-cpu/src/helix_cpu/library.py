@@ -53,11 +53,14 @@ class Kernel:
         name: Its name, without the prefix ``helix_``.
         layout: Its arguments as `struct` writes them, such as ``"12q2d"``: addresses and integers
             first, then floating-point numbers.
+
+    Attributes:
+        pack: Makes of the arguments the block of bytes that `call` takes.
     """
 
     def __init__(self, name: str, layout: str) -> None:
         self.name = name
-        self._pack = struct.Struct("=" + layout).pack
+        self.pack = struct.Struct("=" + layout).pack
         self._library: Library | None = None
         self._call: Callable[[bytes, int, int], int] | None = None
 
@@ -68,10 +71,13 @@ class Kernel:
             LibraryError: There is no library, or it is of another version.
             MemoryError: There was no memory for what the kernel keeps while it runs.
         """
+        self.call(self.pack(*arguments))
+
+    def call(self, packed: bytes) -> None:
+        """Call it with arguments that are packed already; raises as calling the object does."""
         if self._call is None or self._library is not _USED[0]:
             self._library = library()
             self._call = self._look_up(self._library)
-        packed = self._pack(*arguments)
         status = self._call(packed, len(packed), torch.get_num_threads())
         if status:
             self._fail(status)

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from helix_cpu.arguments import address, as_given, bounds, code, common_dtype, dense, rows, serves
 from helix_cpu.library import Kernel
+from helix_cpu.repeats import Repeats
 
 _FORWARD = Kernel("causal_conv1d", "15q")
 _BACKWARD = Kernel("causal_conv1d_backward", "21q")
+_REPEATS = Repeats(_FORWARD)
 
 
 def causal_conv1d(
@@ -23,6 +25,10 @@ def causal_conv1d(
     cu_seqlens: Tensor | None,
 ) -> Any:
     """Compute the op as its contract says; not of float64."""
+    args = (x, weight, bias, silu, initial_state, cu_seqlens)
+    repeated = _REPEATS.run(args)
+    if repeated is not None:
+        return repeated
     if not serves(x, weight, bias, initial_state):
         return NotImplemented
     dtype = common_dtype(x, initial_state)
@@ -33,26 +39,16 @@ def causal_conv1d(
     inputs, taps = rows(x, dtype), dense(weight)
     shift = None if bias is None else dense(bias)
     state = None if initial_state is None else dense(initial_state, dtype)
-    # Sizes one by one: PyTorch takes twice as long to read a torch.Size.
-    y = torch.empty(batch_size, seq_len, d_model, dtype=dtype)
+    y = torch.empty(x.shape, dtype=dtype)
     final_state = torch.empty(n_sequences, width - 1, d_model, dtype=dtype)
-    _FORWARD(
-        inputs.data_ptr(),
-        taps.data_ptr(),
-        address(shift),
-        address(state),
-        address(packed),
-        y.data_ptr(),
-        final_state.data_ptr(),
-        n_sequences,
-        seq_len,
-        d_model,
-        width,
-        *inputs.stride()[:2],
-        silu,
-        code(dtype),
-    )
-    return (y, final_state) if dtype is x.dtype else (y.to(x.dtype), final_state.to(x.dtype))
+    tensors = (inputs, taps, shift, state, packed, y, final_state)
+    numbers = (n_sequences, seq_len, d_model, width, *inputs.stride()[:2], silu, code(dtype))
+    _FORWARD(*map(address, tensors), *numbers)
+    if dtype is not x.dtype:
+        return y.to(x.dtype), final_state.to(x.dtype)
+    if seq_len == 1 and cu_seqlens is None:
+        _REPEATS.remember(args, (*tensors, *numbers), (y, final_state))
+    return y, final_state
 
 
 def causal_conv1d_backward(
@@ -76,8 +72,9 @@ def causal_conv1d_backward(
     state = None if initial_state is None else dense(initial_state, dtype)
     grad = None if grad_y is None else rows(grad_y, dtype)
     grad_final = None if grad_final_state is None else dense(grad_final_state)
-    grad_x, grad_weight = torch.empty(x.shape, dtype=dtype), torch.empty(weight.shape)
-    grad_bias, grad_state = torch.empty(d_model), None if state is None else torch.empty_like(state)
+    grad_x, grad_weight = torch.empty(x.shape, dtype=dtype), torch.empty(weight.shape, dtype=torch.float32)
+    grad_bias = torch.empty(d_model, dtype=torch.float32)
+    grad_state = None if state is None else torch.empty_like(state)
     _BACKWARD(
         inputs.data_ptr(),
         taps.data_ptr(),

@@ -52,7 +52,6 @@ def causal_conv1d(
     """
     if activation not in (None, "silu"):
         raise ArgumentError(f"activation is {activation!r}, allowed is None or 'silu'")
-    _check(x, weight, bias, initial_state, cu_seqlens)
     y, final_state = op(x, weight, bias, activation is not None, initial_state, cu_seqlens)
     return (y, final_state) if return_final_state else y
 
@@ -91,7 +90,12 @@ def reference(
 
 
 def _check(
-    x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, cu_seqlens: Tensor | None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    silu: bool,  # noqa: ARG001, FBT001 - the op's schema
+    initial_state: Tensor | None,
+    cu_seqlens: Tensor | None,
 ) -> None:
     check_shape("x", x, (None, None, None))
     batch_size, _, d_model = x.shape
@@ -173,5 +177,6 @@ contract = OpContract(
     samples=_samples,
     flops=_flops,
     constants=("cu_seqlens",),
+    check=_check,
 )
 op = define(contract)

@@ -73,18 +73,11 @@ def rms_norm(
     Raises:
         ArgumentError: A shape does not fit, `eps` is negative, or `group_size` does not divide D.
     """
-    if not eps >= 0:
-        raise ArgumentError(f"eps is {eps!r}, allowed is >= 0")
-    if x.dim() == 0:
-        raise ArgumentError("x has no dimension to normalise over, allowed is a shape (..., D)")
-    check_shape("weight", weight, x.shape[-1:])
-    check_shape("z", z, x.shape)
-    check_shape("residual", residual, x.shape)
-    group_size = x.shape[-1] if group_size is None else group_size
-    if group_size < 1 or x.shape[-1] % group_size:
-        raise ArgumentError(f"group_size is {group_size}, allowed is a divisor of {x.shape[-1]}")
+    if group_size is None:
+        group_size = x.shape[-1] if x.dim() else 1
     if residual is None:
         return op(x, weight, eps, z, group_size, norm_before_gate)  # type: ignore[no-any-return]  # an op's results are as its schema says
+    check_shape("residual", residual, x.shape)
     total = x + residual
     return op(total, weight, eps, z, group_size, norm_before_gate), total
 
@@ -105,6 +98,24 @@ def reference(
     y = (groups * torch.rsqrt(groups.square().mean(-1, keepdim=True) + eps)).flatten(-2) * weight.to(dtype)
     y = y * gate if gate is not None and norm_before_gate else y
     return y.to(x.dtype).contiguous()
+
+
+def _check(
+    x: Tensor,
+    weight: Tensor,
+    eps: float,
+    z: Tensor | None,
+    group_size: int,
+    norm_before_gate: bool,  # noqa: ARG001, FBT001 - the op's schema
+) -> None:
+    if not eps >= 0:
+        raise ArgumentError(f"eps is {eps!r}, allowed is >= 0")
+    if x.dim() == 0:
+        raise ArgumentError("x has no dimension to normalise over, allowed is a shape (..., D)")
+    check_shape("weight", weight, x.shape[-1:])
+    check_shape("z", z, x.shape)
+    if group_size < 1 or x.shape[-1] % group_size:
+        raise ArgumentError(f"group_size is {group_size}, allowed is a divisor of {x.shape[-1]}")
 
 
 def _fake(x: Tensor, *_rest: object) -> Tensor:
@@ -154,5 +165,6 @@ contract = OpContract(
     fake=_fake,
     samples=_samples,
     flops=_flops,
+    check=_check,
 )
 op = define(contract)

@@ -64,7 +64,6 @@ def selective_scan(
     Raises:
         ArgumentError: A shape or dtype does not fit.
     """
-    _check(u, delta, A, B, C, D, z, delta_bias, initial_state, cu_seqlens)
     y, final_state, _ = op(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, cu_seqlens)
     return (y, final_state) if return_final_state else y
 
@@ -161,6 +160,7 @@ def _check(
     D: Tensor | None,
     z: Tensor | None,
     delta_bias: Tensor | None,
+    delta_softplus: bool,  # noqa: ARG001, FBT001 - the op's schema
     initial_state: Tensor | None,
     cu_seqlens: Tensor | None,
 ) -> None:
@@ -294,5 +294,6 @@ contract = OpContract(
     backward_flops=_backward_flops,
     saved=("states",),
     constants=("cu_seqlens",),
+    check=_check,
 )
 op = define(contract)

@@ -66,7 +66,6 @@ def ssd_scan(
     Raises:
         ArgumentError: A shape does not fit, or `dt_limit` is not a smaller and a larger number.
     """
-    _check(x, dt, A, B, C, D, dt_bias, dt_limit, initial_state, cu_seqlens)
     y, final_state = op(x, dt, A, B, C, D, dt_bias, dt_softplus, dt_limit, initial_state, cu_seqlens)
     return (y, final_state) if return_final_state else y
 
@@ -127,6 +126,7 @@ def _check(
     C: Tensor,
     D: Tensor | None,
     dt_bias: Tensor | None,
+    dt_softplus: bool,  # noqa: ARG001, FBT001 - the op's schema
     dt_limit: Sequence[float] | None,
     initial_state: Tensor | None,
     cu_seqlens: Tensor | None,
@@ -271,5 +271,6 @@ contract = OpContract(
     flops=_flops,
     backward_flops=_backward_flops,
     constants=("cu_seqlens",),
+    check=_check,
 )
 op = define(contract)
