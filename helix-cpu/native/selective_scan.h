@@ -117,8 +117,8 @@ inline Projection as_floats(const bf16* rows, int64_t time_stride, int n, int64_
     return Projection{buffer, d_state};
 }
 
-// Rows of memory that will be wanted soon, `stride` bytes apart. One is asked for at each step: all at once they
-// would be more than the processor can wait for, and it would stand still.
+// Rows of memory that will be wanted soon, `stride` bytes apart. One is asked for at each step: all at once
+// they would be more than the processor can wait for, and it would stand still.
 struct Fetch {
     const void* rows = nullptr;
     int64_t stride = 0;

@@ -155,16 +155,18 @@ class Item {
         }
     }
 
-    // Rows of the chunk before, of which each tile of states asks for one tensor's, and gradients' rows of this one.
+    // Rows of the chunk before, of which each tile of states asks for those of one tensor.
     Fetch read_next(int64_t t, int64_t k, int tile) const {
         t -= STEPS;
         if (tile == 0) return rows(at_.u(t, k), in_.u_time);
         if (tile == 1) return rows(at_.delta(t, k), in_.delta_time);
-        if (tile == 2 && a_.grad_y) return rows(static_cast<const T*>(a_.grad_y) + at_.output(t, k), in_.d_model);
+        if (tile == 2 && a_.grad_y)
+            return rows(static_cast<const T*>(a_.grad_y) + at_.output(t, k), in_.d_model);
         if (tile == 3 && in_.z) return rows(at_.z(t, k), in_.z_time);
         return Fetch{steps(DT, k), 0};
     }
 
+    // Rows of this chunk's gradients, in the same way.
     Fetch written_next(int64_t t, int64_t k, int tile) const {
         void* const outputs[] = {a_.grad_u, a_.grad_delta, a_.grad_z};
         if (tile > 2 || outputs[tile] == nullptr) return Fetch{steps(DT, k), 0};
@@ -307,12 +309,13 @@ class Parts {
     Scratch memory_;
 };
 
-// Enough vectors of channels that sums over lanes are made seldom, and enough slabs for a few threads.
+// Slabs for a few threads, but no smaller: the fewer, the more of a page of memory is used at once, and the
+// seldomer sums over lanes are made.
 Slabs slabs_of(const Inputs& in, int64_t n_spans) {
-    constexpr int64_t ENOUGH = 16;
-    const Slabs large{in.n_groups, in.channels_per_group(), MAX_BLOCKS};
-    if (n_spans * large.count() >= ENOUGH) return large;
-    return Slabs{in.n_groups, in.channels_per_group(), MAX_BLOCKS / 2};
+    constexpr int64_t FEW = 4, MIN_BLOCKS = MAX_BLOCKS / 4;
+    const int64_t size = in.channels_per_group(), blocks = (size + W - 1) / W;
+    const int64_t items = std::max<int64_t>(n_spans * in.n_groups, 1), wanted = (FEW + items - 1) / items;
+    return Slabs{in.n_groups, size, std::clamp((blocks + wanted - 1) / wanted, MIN_BLOCKS, MAX_BLOCKS)};
 }
 
 template <typename T>

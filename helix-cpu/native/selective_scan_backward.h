@@ -18,7 +18,7 @@ constexpr int BACK = W == 16 ? 4 : 2;
 // gradient of C h + D u. GATE: what the gate's gradient is a multiple of. SLOPE: d dt / d delta. Y: C h.
 enum Part { DT, X, GRAD, GATE, SLOPE, GRAD_X, GRAD_DT, Y, EXPS, PARTS };
 
-constexpr int64_t MAX_BLOCKS = 8;  // vectors of channels that go through a chunk together
+constexpr int64_t MAX_BLOCKS = 256 / W;  // vectors of channels that go through a chunk together
 
 // A few states of one vector of channels on their way back through a chunk.
 struct Going {
