@@ -51,6 +51,41 @@ def test_narrow_inputs_are_computed_in_float32(dtype):
     assert close(y, exact, torch.finfo(dtype).eps)
 
 
+def cut(x, layout):
+    """Lay the same values out otherwise: as a part of each row, of each sequence, or with channels apart."""
+    if layout == "part-of-rows":
+        return torch.cat([x, x + 1, x], dim=-1)[..., : x.shape[-1]]
+    if layout == "part-of-sequences":
+        return torch.cat([x, x + 1], dim=1)[:, : x.shape[1]]
+    return x.transpose(-1, -2).contiguous().transpose(-1, -2)
+
+
+@pytest.mark.parametrize("layout", ["part-of-rows", "part-of-sequences", "channels-apart"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_may_lie_apart(layout, dtype):
+    x, z, grad = torch.randn(3, 2, 5, 37).to(dtype)
+    weight = torch.randn(37)
+    given = cut(x, layout), cut(z, layout)
+    assert not given[0].is_contiguous()
+    y = rms_norm(given[0], weight, 1e-5, given[1], 37, False)
+    assert torch.equal(y, rms_norm(x, weight, 1e-5, z, 37, False))
+    assert y.is_contiguous()
+    found = rms_norm_backward(grad, given[0], weight, 1e-5, given[1], 37, False)
+    expected = rms_norm_backward(grad, x, weight, 1e-5, z, 37, False)
+    assert all(map(torch.equal, found, expected))
+
+
+def test_rows_evenly_apart_are_read_where_they_lie(monkeypatch):
+    x, weight = torch.randn(2, 5, 40)[..., :7], torch.ones(7)
+    expected = rms_norm(x.contiguous(), weight, 1e-5, None, 7, True)
+
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("copied")
+
+    monkeypatch.setattr(torch.Tensor, "contiguous", refuse)
+    assert torch.equal(rms_norm(x, weight, 1e-5, None, 7, True), expected)
+
+
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e18])
 def test_extreme_rows_stay_finite(scale):
     x = torch.randn(3, 33) * scale
