@@ -214,9 +214,32 @@ inline vf step_sizes(const T* delta, int64_t time_stride, vf bias, bool with_sof
 // Whether some |dt A|, or a NaN, is beyond what `exp2_product` takes.
 inline bool is_wide(vf largest_dt, vf largest_A) { return any(!(largest_dt * largest_A < 126.0f)); }
 
-template <bool WIDE>
-inline vf decay(vf dt, vf A) {
-    return WIDE ? exp2(dt * A) : exp2_product(dt, A);
+// `exp2_product` of N vectors, each operation written for all of them before the next: those of one vector wait
+// for one another, and the processor does not look far enough ahead to fill its ports with the next one's.
+template <int N>
+inline void exp2_products(vf a, const vf (&b)[N], vf (&power)[N]) {
+    vf shifted[N], f[N], slope[N];
+#pragma GCC unroll 4
+    for (int i = 0; i < N; i++) shifted[i] = fma(a, b[i], splat(powers::ROUND));
+#pragma GCC unroll 4
+    for (int i = 0; i < N; i++) f[i] = fma(a, b[i], powers::ROUND - shifted[i]);
+#pragma GCC unroll 4
+    for (int i = 0; i < N; i++) {
+        const vu point = reinterpret_cast<vu>(powers::points(as_int(shifted[i])));
+        power[i] = reinterpret_cast<vf>(point + (reinterpret_cast<vu>(shifted[i]) << powers::SHIFT));
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < N; i++) slope[i] = powers::slope(f[i]);
+#pragma GCC unroll 4
+    for (int i = 0; i < N; i++) power[i] = fma(power[i] * f[i], slope[i], power[i]);
+}
+
+// exp(dt A) of N states, A being times log2(e).
+template <bool WIDE, bool AT_ONCE, int N>
+inline void decays(vf dt, const vf (&A)[N], vf (&to)[N]) {
+    if constexpr (AT_ONCE && !WIDE) return exp2_products(dt, A, to);
+#pragma GCC unroll 4
+    for (int i = 0; i < N; i++) to[i] = WIDE ? exp2(dt * A[i]) : exp2_product(dt, A[i]);
 }
 
 // Where the backward pass finds the decay of step t and state i of N; the state before the step is beside it.
@@ -228,21 +251,26 @@ inline int64_t state_at(int t, int i, int N) { return decay_at(t, i, N) + W; }
 template <int N, bool WIDE, bool OUTPUT, bool KEEP = false>
 inline void advance_tile(const Chunk& chunk, const float* A, int64_t j, vf (&h)[N], Fetch fetch,
                          float* kept = nullptr) {
+    constexpr bool AT_ONCE = W == 16 && !KEEP;  // where stores leave ports idle anyway, or registers are few
+    // Copies, which a store that might reach the chunk does not make the compiler load anew.
+    const float *const dts = chunk.dt, *const xs = chunk.x, *B = chunk.B.at(0) + j, *C = chunk.C.at(0) + j;
+    float* const ys = chunk.y;
+    const int64_t B_time = chunk.B.time_stride, C_time = chunk.C.time_stride;
     vf rate[N];
     for (int i = 0; i < N; i++) rate[i] = load(A + i * W);
-    for (int t = 0; t < chunk.n; t++) {
-        const vf dt = load(chunk.dt + t * W), x = load(chunk.x + t * W);
-        const float *B = chunk.B.at(t) + j, *C = chunk.C.at(t) + j;
-        vf y = OUTPUT ? load(chunk.y + t * W) : vf{};
+    for (int t = 0, n = chunk.n; t < n; t++, B += B_time, C += C_time) {
+        const vf dt = load(dts + t * W), x = load(xs + t * W);
+        vf y = OUTPUT ? load(ys + t * W) : vf{};
         if (OUTPUT) fetch.row(t);
+        vf a[N];
+        decays<WIDE, AT_ONCE>(dt, rate, a);
 #pragma GCC unroll 4
         for (int i = 0; i < N; i++) {
-            const vf a = decay<WIDE>(dt, rate[i]);
-            if (KEEP) store(kept + decay_at(t, i, N), a), store(kept + state_at(t, i, N), h[i]);
-            h[i] = fma(a, h[i], x * B[i]);
+            if (KEEP) store(kept + decay_at(t, i, N), a[i]), store(kept + state_at(t, i, N), h[i]);
+            h[i] = fma(a[i], h[i], x * B[i]);
             if (OUTPUT) y = fma(h[i], splat(C[i]), y);
         }
-        if (OUTPUT) store(chunk.y + t * W, y);
+        if (OUTPUT) store(ys + t * W, y);
     }
     for (int i = 0; KEEP && i < N; i++) store(kept + state_at(chunk.n, i, N), h[i]);
 }
