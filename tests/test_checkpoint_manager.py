@@ -12,8 +12,8 @@ def state(step):
 
 
 def truncate(path):
-    chunk = path / "w/c.0"
-    chunk.write_bytes(chunk.read_bytes()[:10])
+    pack = path / "data-00000.bin"
+    pack.write_bytes(pack.read_bytes()[:10])
 
 
 def test_steps_are_saved_listed_and_loaded(tmp_path):
@@ -33,7 +33,8 @@ def test_only_the_newest_stay(tmp_path):
     for step in range(5):
         manager.save(step, state(step))
     assert manager.steps() == [3, 4]
-    assert {path.name for path in tmp_path.iterdir()} == {"step-00000003", "step-00000004"}
+    assert {path.name for path in tmp_path.glob("[!.]*")} == {"step-00000003", "step-00000004"}
+    assert not list(tmp_path.glob(".helix-tmp-*"))
 
 
 def test_keep_none_keeps_all(tmp_path):
@@ -59,9 +60,9 @@ def test_no_step_goes_where_the_new_one_cannot_be_saved(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_retention_never_takes_the_only_good_step(tmp_path, keep):
-    manager = CheckpointManager(tmp_path, keep=None)
-    for step in (300, 400, 500):
-        truncate(manager.save(step, state(step)))
+    with CheckpointManager(tmp_path, keep=None) as manager:
+        for step in (300, 400, 500):
+            truncate(manager.save(step, state(step)))
     manager = CheckpointManager(tmp_path, keep=keep)
     manager.save(200, state(200))
     assert manager.latest() == 200
@@ -132,8 +133,8 @@ def test_a_path_that_means_nothing_good_is_an_error_that_names_the_damage(tmp_pa
         "nowhere": "does not exist; allowed are a checkpoint's directory and a run's directory",
         "empty": "holds no checkpoint",
         "file": "is a file",
-        "run": r"no good checkpoint; the newest: .*w/c\.0, part of array 'w', has 10 bytes",
-        "run/step-00000001": r"w/c\.0, part of array 'w', has 10 bytes of 28 \(truncated\)",
+        "run": r"no good checkpoint; the newest: .*data-00000\.bin, part of array 'w', has 10 bytes",
+        "run/step-00000001": r"data-00000\.bin, part of array 'w', has 10 bytes of 28 \(truncated\)",
         "run/step-00000009": "does not exist",
     }
     for name, message in cases.items():

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from helix_kernel.checkpoint import Checkpoint, load, save
 from helix_kernel.checkpoint.dtypes import DTYPES
-from helix_kernel.checkpoint.layout import CHUNK_BYTES, Layout
-from helix_kernel.errors import ArgumentError, UnknownNameError
+from helix_kernel.checkpoint.layout import CHUNK_BYTES, Layout, _layout
+from helix_kernel.errors import ArgumentError, CheckpointError, UnknownNameError
 
 KEYS = (
     st.text(max_size=8)
@@ -266,13 +266,29 @@ def test_only_loads_what_is_asked_and_says_what_is_not_there(tmp_path):
         load(tmp_path / "step", only="modl")
 
 
-def test_only_reads_no_file_of_what_is_not_asked(tmp_path):
+def spoil(path, name, chunk=0):
+    """Change the first byte of one chunk of an array."""
+    with Checkpoint.open(path) as checkpoint:
+        stored = checkpoint.manifest.arrays[name]
+    pack = path / stored.extents[0].pack
+    content = bytearray(pack.read_bytes())
+    content[stored.extents[0].offset + chunk * stored.layout.chunk_bytes] ^= 1
+    pack.write_bytes(content)
+
+
+def test_only_reads_nothing_of_what_is_not_asked(tmp_path):
     save(tmp_path / "step", {"a": np.ones(1), "b": np.ones(1)})
-    (tmp_path / "step/b/c.0").unlink()
+    spoil(tmp_path / "step", "b")
     assert load(tmp_path / "step", only="a")["a"].tolist() == [1.0]
 
 
 BIG = 3 * CHUNK_BYTES
+
+
+def small_chunks(monkeypatch, nbytes):
+    """Cut arrays above so many bytes, as large ones are."""
+    monkeypatch.setattr("helix_kernel.checkpoint.layout.CHUNK_BYTES", nbytes)
+    _layout.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -280,10 +296,10 @@ BIG = 3 * CHUNK_BYTES
 )
 def test_large_arrays_are_cut_into_chunks_of_the_limit_with_little_padding(tmp_path, shape):
     array = np.random.default_rng(0).random(shape, np.float32)
-    chunks = list(Layout.of(array).chunks())
-    assert len(chunks) > 1
-    assert all(chunk.stop - chunk.start + chunk.padding <= CHUNK_BYTES for chunk in chunks)
-    assert sum(chunk.padding for chunk in chunks) < 0.01 * array.nbytes
+    layout = Layout.of(array.shape, array.dtype)
+    assert layout.n_shards == 1
+    assert layout.chunk_bytes <= CHUNK_BYTES
+    assert layout.stored_bytes < 1.01 * array.nbytes
     save(tmp_path / "step", {"x": array})
     assert same(load(tmp_path / "step")["x"], array)
 
@@ -304,7 +320,7 @@ def test_large_arrays_are_cut_into_chunks_of_the_limit_with_little_padding(tmp_p
     ],
 )
 def test_a_lazy_array_indexes_as_the_array_does(tmp_path, monkeypatch, index):
-    monkeypatch.setattr("helix_kernel.checkpoint.layout.CHUNK_BYTES", 100)
+    small_chunks(monkeypatch, 100)
     array = np.arange(70, dtype=np.int32).reshape(7, 10)
     save(tmp_path / "step", {"x": array})
     lazy = Checkpoint.open(tmp_path / "step")["x"]
@@ -314,12 +330,14 @@ def test_a_lazy_array_indexes_as_the_array_does(tmp_path, monkeypatch, index):
 
 
 def test_a_slice_reads_only_the_chunks_it_needs(tmp_path, monkeypatch):
-    monkeypatch.setattr("helix_kernel.checkpoint.layout.CHUNK_BYTES", 100)
+    small_chunks(monkeypatch, 100)
     save(tmp_path / "step", {"x": np.arange(70, dtype=np.int32).reshape(7, 10)})
-    for chunk in (tmp_path / "step/x").glob("c.*"):
-        if chunk.name != "c.2.0":
-            chunk.unlink()
-    assert Checkpoint.open(tmp_path / "step")["x"][2, 0] == 20
+    for chunk in (0, 1, 3):
+        spoil(tmp_path / "step", "x", chunk)
+    with Checkpoint.open(tmp_path / "step") as checkpoint:
+        assert checkpoint["x"][2, 0] == 20
+        with pytest.raises(CheckpointError, match="part of array 'x', were changed"):
+            checkpoint["x"][3]
 
 
 def test_an_array_that_is_not_there_is_an_error_with_the_nearest_name(tmp_path):

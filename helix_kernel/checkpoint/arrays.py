@@ -1,7 +1,9 @@
-"""Arrays of numpy, torch and any DLPack library, to numpy and back without a changed bit."""
+"""Arrays of numpy, torch and any DLPack library, to bytes and back without a changed bit."""
 
 from __future__ import annotations
 
+import functools
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +13,12 @@ from helix_kernel.checkpoint.dtypes import DTYPES, EXTENSIONS, zarr_name
 from helix_kernel.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterator
 
     import torch
+
+PIECE_BYTES = 4 * 2**20
+"""An array is taken in pieces of this size: small enough to be digested and copied while in the cache."""
 
 
 def is_array(value: object) -> bool:
@@ -21,8 +26,8 @@ def is_array(value: object) -> bool:
     return isinstance(value, np.ndarray | np.generic) or hasattr(value, "__dlpack__")
 
 
-def to_numpy(value: Any, name: str) -> np.ndarray:
-    """Return the array as C-ordered little-endian numpy, in any of `DTYPES`; copies only if it must.
+def describe(value: Any, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Return an array's shape and the type, one of `DTYPES`, that it is stored in; copies nothing.
 
     Args:
         value: A numpy array or scalar, a torch tensor on any device, or an object with DLPack.
@@ -32,16 +37,83 @@ def to_numpy(value: Any, name: str) -> np.ndarray:
         ArgumentError: The dtype has no name in Zarr, or a tensor is sparse, quantized or meta.
     """
     if _is_tensor(value):
-        array = _from_torch(value, name)
-    elif isinstance(value, np.ndarray | np.generic):
-        array = np.asarray(value)
+        _refuse_unusual(value, name)
+        shape, dtype = tuple(value.shape), str(value.dtype)
+        known = _torch_name(value.dtype)
     else:
-        array = np.from_dlpack(value)
-    known = zarr_name(array.dtype)
+        array = _as_numpy(value)
+        shape, dtype, known = array.shape, str(array.dtype), zarr_name(array.dtype)
     if known is None:
         allowed = ", ".join(DTYPES)
-        raise ArgumentError(f"state {name!r} has dtype {array.dtype}, which no checkpoint holds: {allowed}")
-    return np.asarray(array, dtype=DTYPES[known], order="C")
+        raise ArgumentError(f"state {name!r} has dtype {dtype}, which no checkpoint holds: {allowed}")
+    return shape, DTYPES[known]
+
+
+def byte_pieces(value: Any, dtype: np.dtype) -> Iterator[np.ndarray]:
+    """Yield the bytes of an array in C order and little-endian, as arrays of at most `PIECE_BYTES` uint8.
+
+    They are views where the array lies in memory like that, and else copies of its parts: no whole
+    copy of it ever exists.
+
+    Args:
+        value: What `describe` took.
+        dtype: What `describe` returned.
+    """
+    if not _is_tensor(value):
+        value = _as_numpy(value)
+    if _is_plain(value, dtype):
+        content = _bytes_of(value, dtype)
+        for start in range(0, len(content), PIECE_BYTES):
+            yield content[start : start + PIECE_BYTES]
+        return
+    n_elements = math.prod(value.shape)
+    if n_elements * dtype.itemsize <= PIECE_BYTES or not value.shape:
+        if n_elements:
+            yield _bytes_of(_plain_copy(value, dtype), dtype)
+        return
+    row_bytes = n_elements // value.shape[0] * dtype.itemsize
+    rows = max(1, PIECE_BYTES // row_bytes)
+    for low in range(0, value.shape[0], rows):
+        slab = value[low : low + rows]
+        yield from byte_pieces(slab[0] if row_bytes > PIECE_BYTES else slab, dtype)
+
+
+def plain_view(value: Any, dtype: np.dtype) -> np.ndarray | None:
+    """Return writable memory of an array that shows as numpy what `describe` says; None if it has none."""
+    if not _is_tensor(value):
+        writable = isinstance(value, np.ndarray) and value.flags.writeable
+        return value if writable and _is_plain(value, dtype) else None
+    if not _is_plain(value, dtype):
+        return None
+    return _bytes_of(value, dtype).view(dtype).reshape(tuple(value.shape))
+
+
+def fill(value: Any, content: np.ndarray) -> None:
+    """Copy into an array of the same shape and type, wherever it lies."""
+    if _is_tensor(value):
+        value.detach().copy_(to_torch(content))
+    else:
+        value[...] = content
+
+
+def on_accelerator(value: Any) -> bool:
+    """Whether a value is a tensor of a device other than the CPU."""
+    return _is_tensor(value) and value.device.type != "cpu"
+
+
+def pinned_memory(nbytes: int) -> np.ndarray:
+    """Return bytes that an accelerator can copy into by itself."""
+    return np.asarray(_torch().empty(nbytes, dtype=_torch().uint8, pin_memory=True).numpy())
+
+
+def start_copy(value: torch.Tensor, target: np.ndarray) -> None:
+    """Begin to copy an accelerator's tensor into pinned memory; `wait_for_copies` ends it."""
+    to_torch(target).copy_(value.detach(), non_blocking=True)
+
+
+def wait_for_copies() -> None:
+    """Return when every copy that was begun is done."""
+    _torch().accelerator.synchronize()
 
 
 def to_torch(array: np.ndarray) -> torch.Tensor:
@@ -79,20 +151,45 @@ def _is_tensor(value: object) -> bool:
     return (torch := _torch()) is not None and isinstance(value, torch.Tensor)
 
 
-def _from_torch(tensor: torch.Tensor, name: str) -> np.ndarray:
-    torch = _torch()
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+@functools.cache
+def _torch_name(dtype: torch.dtype) -> str | None:
+    name = str(dtype).removeprefix("torch.")
+    return name if name in DTYPES else None
+
+
+def _refuse_unusual(tensor: torch.Tensor, name: str) -> None:
+    if tensor.layout != _torch().strided or tensor.is_quantized or tensor.is_meta:
         raise ArgumentError(
             f"state {name!r} is a {tensor.layout} tensor of {tensor.dtype} on {tensor.device}; "
             "allowed are dense tensors that hold data"
         )
-    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    if dtype in EXTENSIONS:  # numpy learns of these through ml_dtypes, torch's bridge does not
-        bits = plain.view(torch.uint16 if plain.element_size() == 2 else torch.uint8)
-        return np.asarray(bits.numpy()).view(DTYPES[dtype])
-    if dtype not in DTYPES:
-        raise ArgumentError(
-            f"state {name!r} has dtype {tensor.dtype}, which no checkpoint holds: {', '.join(DTYPES)}"
-        )
-    return np.asarray(plain.numpy())
+
+
+def _as_numpy(value: Any) -> np.ndarray:
+    return np.asarray(value) if isinstance(value, np.ndarray | np.generic) else np.from_dlpack(value)
+
+
+def _is_plain(value: Any, dtype: np.dtype) -> bool:
+    """Whether the array's memory is just what is stored."""
+    if _is_tensor(value):
+        resolved = not (value.is_conj() or value.is_neg())
+        return value.device.type == "cpu" and value.is_contiguous() and resolved
+    return bool(value.flags.c_contiguous and value.dtype == dtype)
+
+
+def _plain_copy(value: Any, dtype: np.dtype) -> Any:
+    if _is_tensor(value):
+        return value.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    return np.ascontiguousarray(value, dtype)
+
+
+def _bytes_of(value: Any, dtype: np.dtype) -> np.ndarray:
+    """Return the memory of a plain array."""
+    if _is_tensor(value):
+        tensor = value.detach()
+        if dtype.name in EXTENSIONS:  # numpy learns of these through ml_dtypes, torch's bridge does not
+            torch = _torch()
+            tensor = tensor.view(torch.uint16 if dtype.itemsize == 2 else torch.uint8)
+        value = tensor.numpy()
+    array: np.ndarray = value.reshape(-1).view(np.uint8)
+    return array

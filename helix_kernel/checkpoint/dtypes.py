@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import ml_dtypes
 import numpy as np
 
@@ -17,6 +19,7 @@ DTYPES: dict[str, np.dtype] = {name: np.dtype(name).newbyteorder("<") for name i
 """Zarr name → the little-endian numpy type that holds it."""
 
 
+@functools.cache
 def zarr_name(dtype: np.dtype) -> str | None:
     """Return the Zarr name of a numpy type in either byte order, or None where it has none."""
     return dtype.name if dtype.name in DTYPES and DTYPES[dtype.name].kind == dtype.kind else None

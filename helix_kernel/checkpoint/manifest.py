@@ -1,15 +1,22 @@
-"""The list of a checkpoint's files with their digests: written last, read first."""
+"""A step's one document: where each Zarr key lies, and what its bytes must be. Written last, read first.
+
+``manifest.json`` is a reference file of fsspec (https://fsspec.github.io/kerchunk/spec.html, version 1):
+metadata documents stand in it as text, shards as ``[pack, offset, length]``. The root group's
+attribute ``helix`` holds what the state was besides its arrays. Beside the references stand the packs'
+sizes and the digests of the chunks; the last member is the digest of all before it.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import json
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import attrs
 
-from helix_kernel.checkpoint.durable import write_file
-from helix_kernel.checkpoint.layout import to_bytes
+from helix_kernel.checkpoint.digests import HEX_LENGTH, digest_of, digest_of_all
+from helix_kernel.checkpoint.layout import Layout, Shard, group_metadata, to_text
 from helix_kernel.errors import CheckpointError, IncompatibleCheckpointError
 
 if TYPE_CHECKING:
@@ -17,115 +24,258 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 FORMAT = "helix-checkpoint"
-VERSION = 1
+VERSION = 2
+
+_ROOT = "zarr.json"
+_PACK_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}\.bin")
+_SEAL = re.compile(rb',"xxh3":"([0-9a-f]{%d})"}' % HEX_LENGTH)
+_SEAL_LENGTH = HEX_LENGTH + 11
+
+
+class Extent(NamedTuple):
+    """Where a shard lies, and the digest of each of its inner chunks (of elements, not of padding)."""
+
+    pack: str
+    offset: int
+    digests: tuple[str, ...]
 
 
 @attrs.frozen
-class FileDigest:
-    """What a file of a checkpoint must be: its size in bytes and the hexadecimal SHA-256 of them."""
+class StoredArray:
+    """One array of a checkpoint: its layout, and where each of its shards lies, in their order."""
 
-    size: int
-    sha256: str
+    layout: Layout
+    extents: tuple[Extent, ...]
 
-    @classmethod
-    def of(cls, content: bytes) -> FileDigest:
-        """Return the digest of a file's content."""
-        return cls(len(content), hashlib.sha256(content).hexdigest())
+    @functools.cached_property
+    def digest(self) -> str:
+        """The digest of the array; equal arrays in equal layouts have the same."""
+        return digest_of_all(digest for extent in self.extents for digest in extent.digests)
+
+    def parts(self) -> list[tuple[Shard, Extent]]:
+        """Return each shard with its extent."""
+        return list(zip(self.layout.shards, self.extents, strict=True))
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Manifest:
-    """The files of one checkpoint: path below it → digest."""
-
-    files: dict[str, FileDigest]
-
-    def write(self, directory: Path) -> None:
-        """Write the manifest, with a digest of itself."""
-        document = {
-            "format": FORMAT,
-            "version": VERSION,
-            "files": {name: [file.size, file.sha256] for name, file in self.files.items()},
-        }
-        write_file(directory / MANIFEST, to_bytes(_signed(document)))
-
-    @classmethod
-    def read(cls, directory: Path) -> Manifest:
-        """Read and check the manifest of a checkpoint.
-
-        Raises:
-            CheckpointError: There is none, or it is damaged.
-            IncompatibleCheckpointError: It is of a later version of the format.
-        """
-        document = _read_document(directory)
-        if document["version"] > VERSION:
-            raise IncompatibleCheckpointError(
-                f"{directory} is of checkpoint format {document['version']}; this helix-kernel reads up to "
-                f"{VERSION}: upgrade it with pip install --upgrade helix-kernel"
-            )
-        return cls({name: FileDigest(*entry) for name, entry in document["files"].items()})
-
-
-def check_file(directory: Path, name: str, digest: FileDigest, owner: str) -> bytes:
-    """Read a whole file of a checkpoint and return it if it is what was written.
+    """What a checkpoint holds.
 
     Args:
-        directory: The checkpoint.
-        name: The file's path below it.
-        digest: What it must be.
-        owner: What the file is part of, for errors.
+        arrays: Path → where and how the array is stored.
+        packs: Name of a file beside the manifest → its size in bytes.
+        state: The state as a document, arrays by path (`tree.Encoder`).
+        ties: Path of a tied array → the path under which it is stored.
+        attributes: The attributes as a document.
+    """
+
+    arrays: dict[str, StoredArray]
+    packs: dict[str, int]
+    state: Any
+    ties: dict[str, str]
+    attributes: Any
+
+    def to_bytes(self) -> bytes:
+        """Return the content of ``manifest.json``."""
+        return seal(to_text(self.to_document()).encode())
+
+    def to_document(self) -> dict[str, Any]:
+        """Return what stands in ``manifest.json``."""
+        chunks = {
+            f"{name}/{shard.key}": list(extent.digests)
+            for name, array in self.arrays.items()
+            for shard, extent in array.parts()
+        }
+        return {
+            "version": 1,  # of fsspec's references
+            "refs": {**self.documents(), **self.shards()},
+            "helix": {"format": FORMAT, "version": VERSION, "packs": self.packs, "chunks": chunks},
+        }
+
+    def documents(self) -> dict[str, str]:
+        """Return the metadata documents: Zarr key → text."""
+        documents = {_ROOT: self.root_metadata()}
+        documents |= dict.fromkeys(
+            (f"{group}/{_ROOT}" for group in groups_of(self.arrays)), group_metadata({})
+        )
+        return documents | {f"{name}/{_ROOT}": array.layout.metadata for name, array in self.arrays.items()}
+
+    def shards(self) -> dict[str, list[Any]]:
+        """Return where the shards lie: Zarr key → pack, offset, length."""
+        return {
+            f"{name}/{shard.key}": [extent.pack, extent.offset, array.layout.stored_bytes]
+            for name, array in self.arrays.items()
+            for shard, extent in array.parts()
+        }
+
+    def root_metadata(self) -> str:
+        """Return the root group's ``zarr.json``, whose attribute ``helix`` is all but the bytes."""
+        described = {
+            "format": FORMAT,
+            "version": VERSION,
+            "attributes": self.attributes,
+            "digests": {name: array.digest for name, array in self.arrays.items()},
+            "ties": self.ties,
+            "state": self.state,
+        }
+        return group_metadata({"helix": described})
+
+    @classmethod
+    def from_bytes(cls, content: bytes, source: str) -> Manifest:
+        """Read what `to_bytes` wrote, and nothing else.
+
+        Args:
+            content: The bytes of ``manifest.json``.
+            source: The checkpoint, for errors.
+
+        Raises:
+            CheckpointError: It is damaged, or says what no writer of Helix says.
+            IncompatibleCheckpointError: It is of a later version of the format.
+        """
+        document = _unseal(content, source)
+        try:
+            version = document["helix"]["version"]
+            if type(version) is int and version > VERSION:
+                raise IncompatibleCheckpointError(
+                    f"{source} is of checkpoint format {version}; this helix-kernel reads up to {VERSION}: "
+                    "upgrade it with pip install --upgrade helix-kernel"
+                )
+            manifest = _read(document)
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise CheckpointError(
+                f"{source} is damaged: {MANIFEST} is no manifest of Helix ({error})"
+            ) from error
+        if manifest.to_document() != document:
+            raise CheckpointError(
+                f"{source} is damaged: references, digests and root of {MANIFEST} do not belong together"
+            )
+        return manifest
+
+
+def read_manifest(directory: Path) -> bytes:
+    """Return the bytes of a checkpoint's manifest, of any form.
 
     Raises:
-        CheckpointError: It is missing, cut short, grown or changed.
+        CheckpointError: There is none, or it cannot be read.
     """
-    try:
-        content = (directory / name).read_bytes()
-    except FileNotFoundError:
-        raise CheckpointError(f"{directory} is damaged: {name}, part of {owner}, is missing") from None
-    except OSError as error:
-        raise CheckpointError(f"cannot read {directory / name}, part of {owner}: {error.strerror}") from error
-    check_size(directory, name, digest, owner, len(content))
-    if FileDigest.of(content) != digest:
-        raise CheckpointError(
-            f"{directory} is damaged: {name}, part of {owner}, was changed after it was written "
-            "(its SHA-256 differs from the manifest's)"
-        )
-    return content
-
-
-def check_size(directory: Path, name: str, digest: FileDigest, owner: str, size: int) -> None:
-    """Raise `CheckpointError` where a file is not as long as it was written."""
-    if size != digest.size:
-        raise CheckpointError(
-            f"{directory} is damaged: {name}, part of {owner}, has {size} bytes of {digest.size} "
-            f"({'truncated' if size < digest.size else 'grown'})"
-        )
-
-
-def _signed(document: dict[str, Any]) -> dict[str, Any]:
-    """Add the digest of the rest; the one rule that no version of the format may change."""
-    return {**document, "sha256": hashlib.sha256(to_bytes(document)).hexdigest()}
-
-
-def _read_document(directory: Path) -> dict[str, Any]:
     if not directory.is_dir():
         kind = "is a file" if directory.exists() else "does not exist"
         raise CheckpointError(f"{directory} {kind}; a checkpoint is a directory with a {MANIFEST}")
     try:
-        content = (directory / MANIFEST).read_bytes()
+        return (directory / MANIFEST).read_bytes()
     except FileNotFoundError:
         raise CheckpointError(
             f"{directory} is no checkpoint: it has no {MANIFEST}, which is written last"
         ) from None
     except OSError as error:
         raise CheckpointError(f"cannot read {directory / MANIFEST}: {error.strerror}") from error
-    try:
-        document: dict[str, Any] = json.loads(content)
-        rest = {key: value for key, value in document.items() if key != "sha256"}
-        intact = document["format"] == FORMAT and to_bytes(_signed(rest)) == content
-    except (ValueError, KeyError, AttributeError, TypeError):
-        intact = False
-    if not intact:
+
+
+def seal(document: bytes) -> bytes:
+    """Add the digest of a JSON object as its last member: the rule that no later version may change."""
+    return b'%s,"xxh3":"%s"}' % (document[:-1], digest_of(document[:-1]).encode())
+
+
+def groups_of(arrays: dict[str, Any]) -> list[str]:
+    """Return the paths of the groups that hold the arrays, the root left out."""
+    groups: set[str] = set()
+    for name in arrays:
+        parent = name.rpartition("/")[0]
+        while parent and parent not in groups:
+            groups.add(parent)
+            parent = parent.rpartition("/")[0]
+    return sorted(groups)
+
+
+def checked_path(name: str) -> str:
+    """Return an array's path if it stays inside a hierarchy: it may become a path of files in an export.
+
+    Raises:
+        ValueError: It leaves it.
+    """
+    if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in name.split("/")):
+        raise ValueError(f"array {name!r} has a path that leaves the checkpoint")
+    return name
+
+
+def _unseal(content: bytes, source: str) -> dict[str, Any]:
+    found = _SEAL.fullmatch(content, max(0, len(content) - _SEAL_LENGTH))
+    body = content[:-_SEAL_LENGTH]
+    if not found or digest_of(body) != found[1].decode():
         raise CheckpointError(
-            f"{directory} is damaged: {MANIFEST} is truncated or was changed, or is no manifest"
+            f"{source} is damaged: {MANIFEST} is truncated or was changed, or is no manifest"
         )
+    try:
+        document: dict[str, Any] = json.loads(body + b"}")
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{source} is damaged: {MANIFEST} is no JSON ({error})") from error
     return document
+
+
+def _read(document: dict[str, Any]) -> Manifest:
+    references, own = document["refs"], document["helix"]
+    if own["format"] != FORMAT or document["version"] != 1:
+        raise ValueError("another format")
+    root = json.loads(references[_ROOT])["attributes"]["helix"]
+    packs = {_pack_name(name): _size(size) for name, size in own["packs"].items()}
+    arrays = {
+        name: _read_array(name, references, own["chunks"], packs)
+        for name in map(checked_path, root["digests"])
+    }
+    manifest = Manifest(
+        arrays=arrays, packs=packs, state=root["state"], ties=root["ties"], attributes=root["attributes"]
+    )
+    _check_ties(manifest)
+    _check_overlaps(manifest)
+    return manifest
+
+
+def _read_array(
+    name: str, references: dict[str, Any], chunks: dict[str, list[str]], packs: dict[str, int]
+) -> StoredArray:
+    layout = Layout.from_metadata(references[f"{name}/{_ROOT}"])
+    if layout.n_shards > len(chunks):
+        raise ValueError(f"array {name!r} has fewer shards than its shape says")
+    extents = []
+    for shard in layout.shards:
+        key = f"{name}/{shard.key}"
+        pack, offset, length = references[key]
+        if length != layout.stored_bytes or not 0 <= _size(offset) <= packs[pack] - length:
+            raise ValueError(f"{key} lies outside of its pack, or is not as long as its shape says")
+        digests = tuple(chunks[key])
+        n_chunks = max(1, -(-layout.data_bytes(shard) // layout.chunk_bytes))
+        if len(digests) != n_chunks or not all(isinstance(digest, str) for digest in digests):
+            raise ValueError(f"{key} has {len(digests)} digests for {n_chunks} chunks")
+        extents.append(Extent(pack, offset, digests))
+    return StoredArray(layout, tuple(extents))
+
+
+def _pack_name(name: str) -> str:
+    if not _PACK_NAME.fullmatch(name):
+        raise ValueError(f"pack {name!r} has a name that no writer gives")
+    return name
+
+
+def _size(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"{value!r} is no size")
+    return value
+
+
+def _check_ties(manifest: Manifest) -> None:
+    for tied, stored in manifest.ties.items():
+        if stored not in manifest.arrays or tied in manifest.arrays:
+            raise ValueError(f"{tied} is tied to {stored}, which is not stored")
+
+
+def _check_overlaps(manifest: Manifest) -> None:
+    ends: dict[str, int] = {}
+    placed = sorted(
+        (extent.pack, extent.offset, array.layout.stored_bytes, name)
+        for name, array in manifest.arrays.items()
+        for extent in array.extents
+    )
+    for pack, offset, length, name in placed:
+        if offset < ends.get(pack, 0):
+            raise ValueError(f"{name} overlaps another array in {pack}")
+        ends[pack] = offset + length

@@ -1,29 +1,39 @@
-"""Reading a checkpoint: whole, in part, or one slice of one array."""
+"""Reading a checkpoint: whole, in part, into arrays that exist, or one slice of one array."""
 
 from __future__ import annotations
 
-import json
+import functools
+import itertools
 import operator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 import numpy as np
 
-from helix_kernel.checkpoint.arrays import to_torch
-from helix_kernel.checkpoint.layout import Chunk, Layout
-from helix_kernel.checkpoint.manifest import Manifest, check_file, check_size
+from helix_kernel.checkpoint import first_form
+from helix_kernel.checkpoint.arrays import byte_pieces, to_torch
+from helix_kernel.checkpoint.fetch import Piece, fetch
+from helix_kernel.checkpoint.filling import filled
+from helix_kernel.checkpoint.manifest import Manifest, read_manifest
+from helix_kernel.checkpoint.pack import ALIGNMENT
+from helix_kernel.checkpoint.pack_files import PackFiles, Packs
+from helix_kernel.checkpoint.packed_array import PackedArray
+from helix_kernel.checkpoint.selection import Selection
 from helix_kernel.checkpoint.tree import Decoder
 from helix_kernel.errors import ArgumentError, CheckpointError, UnknownNameError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-_ROOT = "zarr.json"
+    from collections.abc import Callable, Iterable, Mapping
 
 
 def load(
-    path: str | Path, *, only: str | Iterable[str] | None = None, verify: bool = True, as_torch: bool = False
+    path: str | Path,
+    *,
+    only: str | Iterable[str] | None = None,
+    mmap: bool = False,
+    verify: bool = True,
+    as_torch: bool = False,
 ) -> dict[str | int, Any]:
     """Return a checkpoint's state, nested as it was saved.
 
@@ -31,7 +41,9 @@ def load(
         path: The checkpoint's directory.
         only: Paths such as ``"model"`` or ``["model/norm", "optimizer"]``: of mappings, only what
             lies at or below them. Everything if left out.
-        verify: Check each file that is read against its SHA-256. Without it only missing files and
+        mmap: Return arrays that are read from the disk when they are touched, and copied when they
+            are written to. The file must stay as it is for as long as they live.
+        verify: Check everything that is read against its digest. Without it only missing files and
             wrong sizes are found.
         as_torch: Return CPU tensors; else numpy arrays, with bfloat16 and float8 of ml_dtypes.
 
@@ -40,7 +52,34 @@ def load(
         IncompatibleCheckpointError: It is of a later version of the format.
         UnknownNameError: Nothing lies at one of `only`.
     """
-    return Checkpoint.open(path).state(only=only, verify=verify, as_torch=as_torch)
+    with Checkpoint.open(path) as checkpoint:
+        return checkpoint.state(only=only, mmap=mmap, verify=verify, as_torch=as_torch)
+
+
+def load_into(
+    path: str | Path,
+    state: Mapping[str | int, Any],
+    *,
+    only: str | Iterable[str] | None = None,
+    verify: bool = True,
+) -> None:
+    """Read a checkpoint into arrays that exist: no second copy of them is made.
+
+    Args:
+        path: The checkpoint's directory.
+        state: Nested as it was saved, with an array of the stored shape and type at each path: numpy,
+            or torch on any device. Values that are no arrays are not looked at.
+        only: As for `load`.
+        verify: As for `load`. The arrays hold nothing of use after an error.
+
+    Raises:
+        CheckpointError: There is no checkpoint, or it is damaged.
+        IncompatibleCheckpointError: An array is missing on either side, or has another shape or
+            type; nothing was read then.
+        UnknownNameError: Nothing lies at one of `only`.
+    """
+    with Checkpoint.open(path) as checkpoint:
+        checkpoint.load_into(state, only=only, verify=verify)
 
 
 @attrs.frozen
@@ -51,107 +90,179 @@ class ArrayInfo:
         name: Its path.
         shape: Its shape.
         dtype: The Zarr name of its type, such as ``bfloat16``.
-        sha256: Digest of its C-ordered little-endian bytes.
-        nbytes: How many those are.
+        digest: XXH3-128 over the digests of its chunks; equal arrays in equal layouts have the same.
+        nbytes: How many bytes its elements have.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
-    sha256: str
+    digest: str
     nbytes: int
 
 
 class Checkpoint:
-    """An open checkpoint. Make one with `Checkpoint.open`.
+    """An open checkpoint. Make one with `Checkpoint.open`; use it as a context, or `close` it.
+
+    What was opened stays readable even when retention removes the step.
 
     Attributes:
-        path: Its directory.
+        source: Where it was opened.
         attributes: What was saved as attributes.
         arrays: Path → what is known of the array; ties appear under the path that is stored.
         ties: Path of a tied array → the path under which it is stored.
+        manifest: Where each array lies.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, root: dict[str, Any]) -> None:
-        self.path = path
-        self.attributes: dict[str, Any] = Decoder(str).decode(root["attributes"])
-        self.ties: dict[str, str] = root["ties"]
-        self._manifest = manifest
-        self._tree = root["state"]
-        self._layouts = {name: Layout.from_json(entry) for name, entry in root["arrays"].items()}
+    def __init__(self, source: str, manifest: Manifest, packs: Packs) -> None:
+        self.source = source
+        self.attributes: dict[str, Any] = Decoder(str).decode(manifest.attributes)
+        self.ties = manifest.ties
+        self.manifest = manifest
+        self._packs = packs
         self.arrays = {
-            name: ArrayInfo(name, layout.shape, entry["dtype"], entry["sha256"], layout.nbytes)
-            for (name, entry), layout in zip(root["arrays"].items(), self._layouts.values(), strict=True)
+            name: ArrayInfo(
+                name,
+                stored.layout.shape,
+                stored.layout.dtype_name,
+                stored.digest,
+                stored.layout.nbytes,
+            )
+            for name, stored in manifest.arrays.items()
         }
 
     @classmethod
     def open(cls, path: str | Path) -> Checkpoint:
-        """Open a checkpoint; reads and checks its manifest and its root, no array.
+        """Open a checkpoint; reads and checks its manifest, no array.
 
         Raises:
-            CheckpointError: There is no checkpoint, or one of the two is damaged.
+            CheckpointError: There is no checkpoint, its manifest is damaged, or a pack is missing or
+                has another size.
             IncompatibleCheckpointError: It is of a later version of the format.
         """
         directory = Path(path)
-        manifest = Manifest.read(directory)
-        root = check_file(directory, _ROOT, manifest.files[_ROOT], "the checkpoint's index of arrays")
-        return cls(directory, manifest, json.loads(root)["attributes"]["helix"])
+        content = read_manifest(directory)
+        read = first_form.read_manifest if first_form.is_first_form(content) else Manifest.from_bytes
+        manifest = read(content, str(directory))
+        packs = PackFiles(directory, manifest.packs, _Owners(manifest))
+        return cls(str(directory), manifest, packs)
+
+    def close(self) -> None:
+        """Let go of the files; arrays that were loaded or mapped stay good."""
+        self._packs.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def path(self) -> Path:
+        """Its directory."""
+        return Path(self.source)
 
     def __getitem__(self, name: str) -> LazyArray:
         """Return the array at a path, or the one that it is tied to; nothing is read yet."""
         stored = self.ties.get(name, name)
-        if stored not in self._layouts:
+        if stored not in self.arrays:
             known = [*self.arrays, *self.ties]
-            raise UnknownNameError(f"{self.path} has no array {name!r}.{did_you_mean(name, known)}")
-        return LazyArray(self.path, stored, self._layouts[stored], self._manifest)
+            raise UnknownNameError(f"{self.source} has no array {name!r}.{did_you_mean(name, known)}")
+        return LazyArray(self.source, PackedArray(stored, self.manifest.arrays[stored]), self._packs)
 
     def __contains__(self, name: object) -> bool:
         return name in self.arrays or name in self.ties
 
     def digest(self, name: str) -> str:
-        """Return the SHA-256 of an array's C-ordered little-endian bytes, as it was when saved."""
-        return self.arrays[self[name].name].sha256
+        """Return an array's digest, as it was when saved; see `ArrayInfo`."""
+        return self.arrays[self[name].name].digest
 
-    def verify(self) -> None:
-        """Read every file and check it.
+    def sha256(self, name: str) -> str:
+        """Return the SHA-256 of an array's C-ordered little-endian bytes; reads and checks them.
 
         Raises:
-            CheckpointError: One is missing, truncated or changed; the message names it and its array.
+            CheckpointError: They are damaged.
         """
-        for name, digest in self._manifest.files.items():
-            check_file(self.path, name, digest, self._owner(name))
+        import hashlib
+
+        found = hashlib.sha256()
+        array = self[name]
+        for piece in byte_pieces(array.read(), array.dtype):
+            found.update(piece.data)
+        return found.hexdigest()
+
+    def read_into(self, pack: str, offset: int, target: memoryview, owner: str) -> None:
+        """Fill a buffer with bytes of a pack, unchecked; see `Packs.read_into`."""
+        self._packs.read_into(pack, offset, target, owner)
+
+    def verify(self) -> None:
+        """Read every byte and check it.
+
+        Raises:
+            CheckpointError: One is missing or was changed; the message names its file and its array.
+        """
+        arrays = [PackedArray(name, stored) for name, stored in self.manifest.arrays.items()]
+        pieces = [piece for array in arrays for piece in array.checks()]
+        fetch([*pieces, *_gaps(pieces)], self._packs, self.source)
 
     def state(
-        self, *, only: str | Iterable[str] | None = None, verify: bool = True, as_torch: bool = False
+        self,
+        *,
+        only: str | Iterable[str] | None = None,
+        mmap: bool = False,
+        verify: bool = True,
+        as_torch: bool = False,
     ) -> dict[str | int, Any]:
         """Return the state; the arguments are those of `load`."""
+        reading = _Reading(self.source, self._packs, verify=verify, mmap=mmap)
         arrays: dict[str, Any] = {}
 
         def read(name: str) -> Any:
             stored = self.ties.get(name, name)
             if stored not in arrays:  # what was tied is one array again
-                array = self[stored].read(verify=verify)
+                array = reading.add(PackedArray(stored, self.manifest.arrays[stored]))
                 arrays[stored] = to_torch(array) if as_torch else array
             return arrays[stored]
 
-        wanted = _Selection(only)
-        state: dict[str | int, Any] = Decoder(read, wanted).decode(self._tree)
-        for path in wanted.unmatched():
+        state = self._decode(read, only)
+        reading.finish()
+        return state
+
+    def load_into(
+        self, state: Mapping[str | int, Any], *, only: str | Iterable[str] | None = None, verify: bool = True
+    ) -> None:
+        """Read into arrays that exist; see the function `load_into`."""
+        wanted: dict[str, str] = {}
+
+        def note(name: str) -> str:
+            wanted[name] = self.ties.get(name, name)
+            return name
+
+        self._decode(note, only)
+        reading = _Reading(self.source, self._packs, verify=verify)
+        with filled(state, wanted, self.arrays, Selection(only), self.source) as targets:
+            for name, target in targets.items():
+                reading.add(PackedArray(wanted[name], self.manifest.arrays[wanted[name]]), target)
+            reading.finish()
+
+    def _decode(self, read: Callable[[str], Any], only: str | Iterable[str] | None) -> dict[str | int, Any]:
+        selection = Selection(only)
+        try:
+            state: dict[str | int, Any] = Decoder(read, selection).decode(self.manifest.state)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise CheckpointError(
+                f"{self.source} is damaged: its state cannot be read ({error!r})"
+            ) from error
+        for path in selection.unmatched():
             known = sorted(
                 {name.split("/")[0] for name in self.arrays} | set(map(str, state)) | set(self.arrays)
             )
-            raise UnknownNameError(f"{self.path} holds nothing at {path!r}.{did_you_mean(path, known)}")
+            raise UnknownNameError(f"{self.source} holds nothing at {path!r}.{did_you_mean(path, known)}")
         return state
-
-    def _owner(self, file: str) -> str:
-        for parent in Path(file).parents:
-            if parent.as_posix() in self.arrays:
-                return f"array {parent.as_posix()!r}"
-        return f"group {Path(file).parent.as_posix()!r}"
 
 
 class LazyArray:
-    """An array of a checkpoint that is read when it is indexed or converted.
+    """An array of a checkpoint that is read, and checked, when it is indexed or converted.
 
     Attributes:
         name: Its path.
@@ -159,13 +270,13 @@ class LazyArray:
         dtype: Its numpy type.
     """
 
-    def __init__(self, directory: Path, name: str, layout: Layout, manifest: Manifest) -> None:
-        self.name = name
-        self.shape = layout.shape
-        self.dtype = layout.dtype
-        self._directory = directory
-        self._layout = layout
-        self._files = manifest.files
+    def __init__(self, source: str, array: PackedArray, packs: Packs) -> None:
+        self.name = array.name
+        self.shape = array.stored.layout.shape
+        self.dtype = array.stored.layout.dtype
+        self._source = source
+        self._array = array
+        self._packs = packs
 
     def read(self, *, verify: bool = True) -> np.ndarray:
         """Return the whole array; see `load` for `verify` and errors."""
@@ -194,46 +305,86 @@ class LazyArray:
 
     def _rows(self, low: int, high: int, *, verify: bool = True) -> np.ndarray:
         """Read rows of the first axis (a 0-d array has one)."""
-        shape = (high - low, *self.shape[1:])
-        array = np.empty(shape, self.dtype)
-        row_bytes = array.nbytes // max(1, high - low)
-        target = array.reshape(-1).view(np.uint8).data
-        start, stop = low * row_bytes, high * row_bytes
-        for chunk in self._layout.chunks():
-            begin, end = max(chunk.start, start), min(chunk.stop, stop)
-            if begin < end:
-                content = self._read_chunk(chunk, verify=verify)
-                target[begin - start : end - start] = content[begin - chunk.start : end - chunk.start]
+        reading = _Reading(self._source, self._packs, verify=verify)
+        array = reading.add(self._array, None, (low, high))
+        reading.finish()
         return array
 
-    def _read_chunk(self, chunk: Chunk, *, verify: bool) -> memoryview:
-        file, owner = f"{self.name}/{chunk.key}", f"array {self.name!r}"
-        digest = self._files[file]
-        if verify:
-            return memoryview(check_file(self._directory, file, digest, owner))
+
+class _Reading:
+    """Collects what is to be read, then reads it all at once."""
+
+    def __init__(self, source: str, packs: Packs, *, verify: bool, mmap: bool = False) -> None:
+        self._source = source
+        self._packs = packs
+        self._verify = verify
+        self._mmap = mmap
+        self._pieces: list[Piece] = []
+        self._afterwards: list[Callable[[], None]] = []
+
+    def add(
+        self, array: PackedArray, out: np.ndarray | None = None, rows: tuple[int, int] | None = None
+    ) -> np.ndarray:
+        """Return an array that will hold an array's content, or some of its rows, after `finish`."""
+        layout = array.stored.layout
+        mapped = array.mapped(self._packs) if self._mmap and rows is None else None
+        if mapped is not None:
+            self._pieces += array.checks() if self._verify else ()
+            return mapped
+        low, high = rows or (0, layout.shape[0] if layout.shape else 1)
+        if out is None:
+            out = self._empty(array, (high - low, *layout.shape[1:]))
+        pieces, afterwards = array.pieces(low, high, np.atleast_1d(out), verify=self._verify)
+        self._pieces += pieces
+        self._afterwards += afterwards
+        return out if rows else out.reshape(layout.shape)
+
+    def finish(self) -> None:
+        fetch(self._pieces, self._packs, self._source)
+        for complete in self._afterwards:
+            complete()
+
+    def _empty(self, array: PackedArray, shape: tuple[int, ...]) -> np.ndarray:
         try:
-            content = (self._directory / file).read_bytes()
-        except OSError as error:
+            return np.empty(shape, array.stored.layout.dtype)
+        except (MemoryError, ValueError) as error:
             raise CheckpointError(
-                f"cannot read {self._directory / file}, part of {owner}: {error.strerror}"
+                f"{self._source}: {array.owner} of shape {shape} does not fit: {error}"
             ) from error
-        check_size(self._directory, file, digest, owner, len(content))
-        return memoryview(content)
 
 
-class _Selection:
-    """The paths that `only` asks for; calling it says whether a path lies at or below one."""
+class _Owners:
+    """Says which array lies at or beyond an offset of a pack."""
 
-    def __init__(self, only: str | Iterable[str] | None) -> None:
-        self._paths = None if only is None else [only] if isinstance(only, str) else list(only)
-        self._matched: set[str] = set()
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
 
-    def __call__(self, path: str) -> bool:
-        if self._paths is None:
-            return True
-        matches = [asked for asked in self._paths if f"{path}/".startswith(f"{asked.rstrip('/')}/")]
-        self._matched.update(matches)
-        return bool(matches)
+    def __call__(self, pack: str, offset: int) -> str:
+        placed = sorted(
+            (extent.offset + stored.layout.stored_bytes, name)
+            for name, stored in self._manifest.arrays.items()
+            for extent in stored.extents
+            if extent.pack == pack
+        )
+        beyond = [name for end, name in placed if end > offset]
+        return f"array {beyond[0]!r}" if beyond else "no array"
 
-    def unmatched(self) -> list[str]:
-        return [path for path in self._paths or () if path not in self._matched]
+
+def _gaps(pieces: list[Piece]) -> list[Piece]:
+    """Return pieces that check that nothing but zeros lies between arrays that follow one another.
+
+    A wider gap is an array of an older checkpoint, in a pack that this one shares with it.
+    """
+    gaps = []
+    placed = sorted(pieces, key=lambda piece: (piece.pack, piece.offset))
+    for before, after in itertools.pairwise(placed):
+        start = before.offset + before.nbytes + before.n_tail
+        length = after.offset - start
+        if before.pack == after.pack and 0 < length < ALIGNMENT:
+            zeros = functools.partial(_zeros, length)
+            gaps.append(Piece(after.pack, start, 0, None, None, 0, before.owner, length, zeros))
+    return gaps
+
+
+def _zeros(length: int, _: memoryview) -> bytes:
+    return bytes(length)

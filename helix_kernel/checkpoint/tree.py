@@ -8,6 +8,7 @@ JSON lose digits) and ``$dict`` (pairs, for mappings with keys that are not plai
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import struct
@@ -134,6 +135,7 @@ def _segments(place: Place) -> list[str]:
     return [_escape(part) for key in place for part in str(key).split(".")]
 
 
+@functools.lru_cache(2**16)
 def _escape(part: str) -> str:
     """Return a name that every file system and Zarr take, different for different parts."""
     name = quote(part, safe="", errors="surrogatepass").replace("~", "%7E") or "%"

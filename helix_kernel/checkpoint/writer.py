@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
+import attrs
 import numpy as np
 
-from helix_kernel.checkpoint.arrays import to_numpy
+from helix_kernel.checkpoint.arrays import byte_pieces, describe
+from helix_kernel.checkpoint.digests import ChunkDigests
 from helix_kernel.checkpoint.durable import new_directory, write_file
-from helix_kernel.checkpoint.layout import Chunk, Layout, group_metadata
-from helix_kernel.checkpoint.manifest import FORMAT, VERSION, FileDigest, Manifest
+from helix_kernel.checkpoint.layout import Layout
+from helix_kernel.checkpoint.manifest import MANIFEST, Extent, Manifest, StoredArray
+from helix_kernel.checkpoint.pack import ALIGNMENT, PackWriter
+from helix_kernel.checkpoint.reuse import Reused, reuse
 from helix_kernel.checkpoint.tree import Encoder
 from helix_kernel.errors import ArgumentError
 
@@ -37,31 +38,113 @@ def save(
         ArgumentError: A key or value cannot be stored.
         CheckpointError: `path` exists, or the system refuses a write; nothing is left there.
     """
-    encoder = Encoder()
-    tree = encoder.encode(_mapping(state, "state"))
-    described = _encode_attributes(_mapping(attributes or {}, "attributes"))
-    arrays = {name: to_numpy(array, name) for name, array in encoder.arrays.items()}
-    with new_directory(Path(path)) as directory:
-        files: dict[str, FileDigest] = {}
-        digests = {name: _write_array(directory, name, array, files) for name, array in arrays.items()}
-        root = {
-            "format": FORMAT,
-            "version": VERSION,
-            "attributes": described,
-            "arrays": {
-                name: {**Layout.of(arrays[name]).to_json(), "sha256": digests[name]} for name in arrays
-            },
-            "ties": encoder.ties,
-            "state": tree,
-        }
-        documents = {group: group_metadata({}) for group in _groups(arrays)} | {
-            "": group_metadata({"helix": root})
-        }
-        for group, document in documents.items():
-            name = f"{group}/zarr.json".lstrip("/")
-            write_file(directory / name, document)
-            files[name] = FileDigest.of(document)
-        Manifest(dict(sorted(files.items()))).write(directory)
+    write_step(Path(path), Content.of(state, attributes))
+
+
+@attrs.frozen
+class Content:
+    """What a checkpoint is to hold, ready to be written.
+
+    Args:
+        arrays: Path → the array as it was given.
+        layouts: Path → how it will be stored.
+        state: The state as a document.
+        ties: Path of a tied array → the path under which it is stored.
+        attributes: The attributes as a document.
+    """
+
+    arrays: dict[str, Any]
+    layouts: dict[str, Layout]
+    state: Any
+    ties: dict[str, str]
+    attributes: Any
+
+    @classmethod
+    def of(cls, state: Mapping[Any, Any], attributes: Mapping[Any, Any] | None) -> Content:
+        """Take a state apart; copies no array. For arguments and errors see `save`."""
+        encoder = Encoder()
+        tree = encoder.encode(_mapping(state, "state"))
+        described = _encode_attributes(_mapping(attributes or {}, "attributes"))
+        layouts = {name: Layout.of(*describe(array, name)) for name, array in encoder.arrays.items()}
+        return cls(encoder.arrays, layouts, tree, encoder.ties, described)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all arrays."""
+        return sum(layout.nbytes for layout in self.layouts.values())
+
+
+def write_step(path: Path, content: Content, *, previous: Path | None = None) -> None:
+    """Write a checkpoint from what `Content.of` made.
+
+    Args:
+        path: The directory to make.
+        content: What it will hold.
+        previous: An older checkpoint on the same file system: arrays that it holds bit for bit are
+            not written again, its packs become this one's too by hard links.
+
+    Raises:
+        CheckpointError: See `save`.
+    """
+    with new_directory(path) as directory:
+        reused = reuse(content.arrays, content.layouts, previous, directory) if previous else Reused({}, {})
+        fresh = [name for name in content.arrays if name not in reused.arrays]
+        written = _write_pack(
+            directory / pack_name(0), [(content.arrays[n], content.layouts[n]) for n in fresh]
+        )
+        arrays = reused.arrays | dict(zip(fresh, written.arrays, strict=True))
+        manifest = Manifest(
+            arrays={name: arrays[name] for name in content.arrays},
+            packs=written.packs | reused.packs,
+            state=content.state,
+            ties=content.ties,
+            attributes=content.attributes,
+        )
+        write_file(directory / MANIFEST, manifest.to_bytes())
+
+
+def pack_name(rank: int) -> str:
+    """Return the name of the pack that a rank writes."""
+    return f"data-{rank:05d}.bin"
+
+
+@attrs.frozen
+class _Written:
+    packs: dict[str, int]
+    arrays: list[StoredArray]
+
+
+def _write_pack(path: Path, arrays: list[tuple[Any, Layout]]) -> _Written:
+    """Write arrays of one shard each, one behind the other."""
+    offsets, nbytes = [], 0
+    for _, layout in arrays:
+        offsets.append(-(-nbytes // ALIGNMENT) * ALIGNMENT)
+        if layout.nbytes:
+            nbytes = offsets[-1] + layout.stored_bytes
+    if not nbytes:
+        return _Written({}, [StoredArray(layout, ()) for _, layout in arrays])
+    stored = []
+    with PackWriter(path, nbytes) as pack:
+        for (array, layout), offset in zip(arrays, offsets, strict=True):
+            extents: tuple[Extent, ...] = ()
+            if layout.nbytes:
+                pack.skip_to(offset)
+                extents = (Extent(path.name, offset, _append(pack, array, layout)),)
+            stored.append(StoredArray(layout, extents))
+    return _Written({path.name: nbytes}, stored)
+
+
+def _append(pack: PackWriter, array: Any, layout: Layout) -> tuple[str, ...]:
+    """Append one shard to a pack and return the digests of its chunks."""
+    digests = ChunkDigests(layout.chunk_bytes)
+    data = bytearray()
+    for piece in byte_pieces(array, layout.dtype):
+        digests.update(piece)
+        pack.write(piece)
+        if layout.chunk_shape is None:
+            data += piece.tobytes()
+    pack.write(np.frombuffer(layout.tail(layout.nbytes, bytes(data)), np.uint8))
+    return digests.finish()
 
 
 def _mapping(value: Any, argument: str) -> Mapping[Any, Any]:
@@ -77,35 +160,3 @@ def _encode_attributes(attributes: Mapping[Any, Any]) -> Any:
         name = next(iter(encoder.arrays))
         raise ArgumentError(f"attribute {name!r} is an array; arrays belong in the state")
     return document
-
-
-def _write_array(directory: Path, name: str, array: np.ndarray, files: dict[str, FileDigest]) -> str:
-    """Write one array, list its files in `files` and return its SHA-256."""
-    layout = Layout.of(array)
-    folder = directory / name
-    folder.mkdir(parents=True)
-    metadata = layout.metadata()
-    write_file(folder / "zarr.json", metadata)
-    files[f"{name}/zarr.json"] = FileDigest.of(metadata)
-    data = array.reshape(-1).view(np.uint8).data
-    whole = hashlib.sha256(data)
-    chunks = list(layout.chunks())
-    for chunk in chunks:
-        content = data[chunk.start : chunk.stop]
-        digest = whole.copy() if len(chunks) == 1 else hashlib.sha256(content)
-        files[f"{name}/{chunk.key}"] = _write_chunk(folder / chunk.key, content, chunk, digest)
-    return whole.hexdigest()
-
-
-def _write_chunk(path: Path, content: memoryview, chunk: Chunk, digest: hashlib._Hash) -> FileDigest:
-    """Write one chunk with its CRC-32C; `digest` has seen the content already."""
-    padded = bytes(content) + bytes(chunk.padding)
-    crc = struct.pack("<I", google_crc32c.value(padded))
-    digest.update(padded[len(content) :] + crc)
-    write_file(path, padded + crc)
-    return FileDigest(chunk.file_bytes, digest.hexdigest())
-
-
-def _groups(arrays: Iterable[str]) -> list[str]:
-    """Return the paths of the groups that hold the arrays, the root left out."""
-    return sorted({parent.as_posix() for name in arrays for parent in Path(name).parents} - {"."})

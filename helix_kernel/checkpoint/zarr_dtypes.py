@@ -15,6 +15,9 @@ import numpy as np
 from zarr.core.dtype.common import HasItemSize
 from zarr.dtype import DataTypeValidationError, ZDType
 
+NAMES = ("BFloat16", "Float8E4M3FN", "Float8E4M3FNUZ", "Float8E5M2", "Float8E5M2FNUZ", "Float8E8M0FNU")
+"""The classes of this module that zarr is taught."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _MlFloat(ZDType[Any, Any], HasItemSize):

@@ -38,7 +38,12 @@ def inspect(path: str, *, json: bool = False) -> None:
 
 def _document(checkpoint: Checkpoint) -> dict[str, Any]:
     arrays = [
-        {"name": array.name, "shape": list(array.shape), "dtype": array.dtype, "sha256": array.sha256}
+        {
+            "name": array.name,
+            "shape": list(array.shape),
+            "dtype": array.dtype,
+            "sha256": checkpoint.sha256(array.name),
+        }
         for _, array in sorted(checkpoint.arrays.items())
     ]
     return {

@@ -194,6 +194,7 @@ class Trainer:
         finally:
             self._recorder.close()
             progress.close()
+            self._manager.close()
 
     def _begin(self, progress: Progress) -> None:
         self._progress = progress

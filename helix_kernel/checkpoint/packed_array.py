@@ -1,0 +1,144 @@
+"""One array of a checkpoint: which bytes of which packs make up its rows."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import TYPE_CHECKING
+
+import attrs
+import numpy as np
+
+from helix_kernel.checkpoint.fetch import Piece
+from helix_kernel.checkpoint.layout import CHUNK_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from helix_kernel.checkpoint.layout import Shard
+    from helix_kernel.checkpoint.manifest import Extent, StoredArray
+    from helix_kernel.checkpoint.pack_files import Packs
+
+
+@attrs.frozen
+class PackedArray:
+    """An array as a checkpoint holds it.
+
+    Args:
+        name: Its path.
+        stored: Its layout, and where its shards lie.
+    """
+
+    name: str
+    stored: StoredArray
+
+    @property
+    def owner(self) -> str:
+        """How errors name it."""
+        return f"array {self.name!r}"
+
+    def pieces(
+        self, low: int, high: int, out: np.ndarray, *, verify: bool
+    ) -> tuple[list[Piece], list[Callable[[], None]]]:
+        """Return what must be read for some rows, and what is to be done once it is.
+
+        Args:
+            low: First row of the first axis (a 0-d array has one).
+            high: One past the last.
+            out: Takes the rows: C-ordered, of shape ``(high - low, *shape[1:])``.
+            verify: Read whole chunks, and check them.
+        """
+        pieces: list[Piece] = []
+        afterwards: list[Callable[[], None]] = []
+        nbytes = self.stored.layout.nbytes
+        if len(self.stored.extents) == 1 and out.nbytes == nbytes == self.stored.layout.chunk_bytes:
+            (extent,) = self.stored.extents
+            digest, buffer = extent.digests[0] if verify else None, out.reshape(-1).view(np.uint8).data
+            return [Piece(extent.pack, extent.offset, out.nbytes, digest, buffer, 0, self.owner)], []
+        for shard, extent in self.stored.parts():
+            first = shard.origin[0] if shard.origin else 0
+            rows = shard.shape[0] if shard.shape else 1
+            begin, end = max(low, first), min(high, first + rows)
+            if begin < end:
+                data_shape = self.stored.layout.data_shape(shard)[1:]
+                row_bytes = math.prod(data_shape) * self.stored.layout.dtype.itemsize
+                place = out[(slice(begin - low, end - low), *shard.region[1:])]
+                target = place
+                if shard.shape[1:] != data_shape or not place.flags.c_contiguous:
+                    target = np.empty((end - begin, *data_shape), out.dtype)
+                    afterwards.append(_copy(place, target, shard))
+                pieces += self._run(
+                    shard, extent, ((begin - first) * row_bytes, (end - first) * row_bytes), target, verify
+                )
+        return pieces, afterwards
+
+    def mapped(self, packs: Packs) -> np.ndarray | None:
+        """Return the array as memory of its pack, or None where it is no single run of one."""
+        if len(self.stored.extents) != 1:
+            return None
+        (extent,) = self.stored.extents
+        layout = self.stored.layout
+        memory = packs.map(extent.pack)
+        if memory is None or layout.data_shape(layout.shards[0]) != layout.shape:
+            return None
+        content = memory[extent.offset : extent.offset + layout.nbytes]
+        return content.view(layout.dtype).reshape(layout.shape)
+
+    def checks(self) -> Iterator[Piece]:
+        """Yield pieces that, fetched, have checked every byte that is stored of the array."""
+        layout = self.stored.layout
+        for shard, extent in self.stored.parts():
+            nbytes = layout.data_bytes(shard)
+            for i, digest in enumerate(extent.digests):
+                start = i * layout.chunk_bytes
+                length = min(layout.chunk_bytes, nbytes - start)
+                n_tail = layout.stored_bytes - nbytes if start + length == nbytes else 0
+                yield Piece(
+                    extent.pack,
+                    extent.offset + start,
+                    length,
+                    digest,
+                    None,
+                    0,
+                    self.owner,
+                    n_tail,
+                    functools.partial(layout.tail, nbytes),
+                )
+
+    def _run(
+        self,
+        shard: Shard,
+        extent: Extent,
+        span: tuple[int, int],
+        target: np.ndarray,
+        verify: bool,  # noqa: FBT001 - internal
+    ) -> Iterator[Piece]:
+        """Yield the pieces for a span of bytes of a shard's data."""
+        layout = self.stored.layout
+        start, stop = span
+        buffer = target.reshape(-1).view(np.uint8).data
+        nbytes = layout.data_bytes(shard)
+        step = layout.chunk_bytes if verify else CHUNK_BYTES
+        for i in range(start // step, -(-stop // step)):
+            low, high = i * step, min((i + 1) * step, nbytes)
+            begin, end = max(low, start), min(high, stop)
+            part = buffer[begin - start : end - start]
+            if verify:
+                yield Piece(
+                    extent.pack,
+                    extent.offset + low,
+                    high - low,
+                    extent.digests[i],
+                    part,
+                    begin - low,
+                    self.owner,
+                )
+            else:
+                yield Piece(extent.pack, extent.offset + begin, end - begin, None, part, 0, self.owner)
+
+
+def _copy(place: np.ndarray, content: np.ndarray, shard: Shard) -> Callable[[], None]:
+    def copy() -> None:
+        place[...] = content[tuple(slice(n) for n in place.shape)] if shard.shape else content
+
+    return copy
