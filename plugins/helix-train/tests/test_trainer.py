@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import helix_train.trainer
-from helix_kernel.checkpoint import load
-from helix_kernel.errors import ArgumentError, ConfigError, HelixError
+from helix_kernel.checkpoint import Checkpoint, load
+from helix_kernel.errors import ArgumentError, CheckpointError, ConfigError, HelixError
 from helix_train.config import TrainerConfig
 from helix_train.progress import Progress
 from helix_train.state import parameter_groups
@@ -434,3 +434,60 @@ def test_the_config_and_the_trainer_have_the_same_options_and_defaults():
         for field in attrs.fields(TrainerConfig)
     }
     assert options == {name: p.default for name, p in signature(Trainer).parameters.items()}
+
+
+def test_checkpoints_in_the_background_and_of_changes_only_are_the_same(trainer, tmp_path):
+    plain = trainer({"trainer.checkpoint_every": 2, "trainer.out": str(tmp_path / "plain")})
+    other = trainer(
+        {
+            "trainer.checkpoint_every": 2,
+            "trainer.checkpoint_async": True,
+            "trainer.checkpoint_incremental": True,
+            "trainer.out": str(tmp_path / "other"),
+        }
+    )
+    result = fit(plain), fit(other)
+    assert checkpoints(plain.out) == checkpoints(other.out) == [2, 4, 6]
+    for step in (2, 4, 6):
+        name = f"checkpoints/step-{step:08d}"
+        one = load(tmp_path / "plain" / name, as_torch=True)["model"]
+        assert str(one) == str(load(tmp_path / "other" / name, as_torch=True)["model"])
+    assert result[1].checkpoint == tmp_path / "other/checkpoints/step-00000006"
+
+
+def test_a_checkpoint_that_could_not_be_written_in_the_background_ends_the_run(trainer, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("helix_kernel.checkpoint.writer.write_file", full)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        fit(trainer({"trainer.checkpoint_every": 1, "trainer.checkpoint_async": True}))
+
+
+def test_the_best_and_the_round_checkpoints_stay(trainer, monkeypatch):
+    trained = trainer(
+        {
+            "trainer.checkpoint_every": 1,
+            "trainer.validate_every": 1,
+            "trainer.keep": 1,
+            "trainer.keep_best": 1,
+            "trainer.keep_every": 4,
+        }
+    )
+    losses = iter([5.0, 3.0, 4.0, 6.0, 7.0, 8.0])
+    evaluate = helix_train.trainer.evaluate_dataset
+    monkeypatch.setattr(
+        helix_train.trainer,
+        "evaluate_dataset",
+        lambda *arguments: attrs.evolve(evaluate(*arguments), loss=next(losses)),
+    )
+    fit(trained)
+    assert checkpoints(trained.out) == [2, 4, 6]
+    metrics = Checkpoint.open(Path(trained.out) / "checkpoints/step-00000002").attributes["metrics"]
+    assert metrics["held_out_loss"] == 3.0
+    assert metrics["loss"] > 0
+
+
+def test_the_best_need_something_to_be_the_best_by():
+    with pytest.raises(ArgumentError, match=r"keep_best=2 goes by the held-out loss.*validate_every=0"):
+        TrainerConfig(config=None, steps=1, keep_best=2)

@@ -28,7 +28,17 @@ class TrainerConfig:
         "ones. A resumed run goes on from its own",
     )
     checkpoint_every: int = option(100, help="steps between checkpoints; the last step always has one", ge=1)
-    keep: int = option(3, help="checkpoints that stay on disk", ge=1)
+    keep: int = option(3, help="checkpoints that stay on disk, the newest", ge=1)
+    keep_every: int = option(0, help="checkpoints at multiples of so many steps stay too; 0: none", ge=0)
+    keep_best: int = option(
+        0, help="so many checkpoints with the lowest held-out loss stay too; needs validate_every", ge=0
+    )
+    checkpoint_async: bool = option(
+        False, help="write checkpoints in the background; training waits only while its state is copied"
+    )
+    checkpoint_incremental: bool = option(
+        False, help="do not write again what the last checkpoint holds bit for bit, such as frozen weights"
+    )
     validate_every: int = option(0, help="steps between validations; 0: only after the last", ge=0)
     log_every: int = option(10, help="steps between lines of metrics.jsonl", ge=1)
     accumulate: int = option(1, help="batches whose gradients are averaged for one step", ge=1)
@@ -49,6 +59,16 @@ class TrainerConfig:
 
     def __attrs_post_init__(self) -> None:
         check_recomputation(self.chunk_len, activation_checkpointing=self.activation_checkpointing)
+        check_best(self.keep_best, self.validate_every)
+
+
+def check_best(keep_best: int, validate_every: int) -> None:
+    """Raise `ArgumentError` where the best checkpoints are to stay, but nothing tells which they are."""
+    if keep_best and not validate_every:
+        raise ArgumentError(
+            f"trainer.keep_best={keep_best} goes by the held-out loss, which trainer.validate_every=0 never "
+            "measures while training; set it, best to trainer.checkpoint_every"
+        )
 
 
 def check_recomputation(chunk_len: int, *, activation_checkpointing: bool) -> None:

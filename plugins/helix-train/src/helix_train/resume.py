@@ -25,7 +25,11 @@ _FREE_TO_CHANGE = (
     "trainer.resume",
     "trainer.initial_weights",
     "trainer.keep",
+    "trainer.keep_every",
+    "trainer.keep_best",
     "trainer.checkpoint_every",
+    "trainer.checkpoint_async",
+    "trainer.checkpoint_incremental",
     "kernel.components",
 )
 

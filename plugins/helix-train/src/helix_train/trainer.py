@@ -13,11 +13,11 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 import helix_train
-from helix_kernel.checkpoint import CheckpointManager
+from helix_kernel.checkpoint import CheckpointManager, Retention
 from helix_kernel.errors import ArgumentError, HelixError, did_you_mean
 from helix_kernel.hooks import API_VERSION
 from helix_kernel.nesting import nest
-from helix_train.config import check_recomputation
+from helix_train.config import check_best, check_recomputation
 from helix_train.device import choose_device
 from helix_train.evaluation import Evaluation, evaluate_dataset
 from helix_train.initial_weights import load_initial_weights
@@ -71,7 +71,11 @@ class Trainer:
         initial_weights: A checkpoint, or a run's directory, whose weights the first step begins with; None
             for random ones. A resumed run does not read it.
         checkpoint_every: Steps between checkpoints.
-        keep: Checkpoints that stay on disk.
+        keep: Checkpoints that stay on disk, the newest.
+        keep_every: Checkpoints at multiples of so many steps stay too; 0: none.
+        keep_best: So many checkpoints with the lowest held-out loss stay too.
+        checkpoint_async: Write checkpoints in the background.
+        checkpoint_incremental: Do not write again what the last checkpoint holds bit for bit.
         validate_every: Steps between validations; 0: only after the last.
         log_every: Steps between lines of metrics.
         accumulate: Batches whose gradients are averaged for one step.
@@ -101,6 +105,10 @@ class Trainer:
         initial_weights: str | None = None,
         checkpoint_every: int = 100,
         keep: int = 3,
+        keep_every: int = 0,
+        keep_best: int = 0,
+        checkpoint_async: bool = False,
+        checkpoint_incremental: bool = False,
         validate_every: int = 0,
         log_every: int = 10,
         accumulate: int = 1,
@@ -129,7 +137,14 @@ class Trainer:
         self.device = choose_device(device)
         self.start: Start | None = find_start(self.out, resume)
         self._build(initial_weights, activation_checkpointing=activation_checkpointing)
-        self._manager = CheckpointManager(self.out / "checkpoints", keep=keep)
+        check_best(keep_best, validate_every)
+        metric = "held_out_loss" if keep_best else None
+        self._manager = CheckpointManager(
+            self.out / "checkpoints",
+            keep=Retention(last=keep, every=keep_every or None, best=keep_best, metric=metric),
+            async_=checkpoint_async,
+            incremental=checkpoint_incremental,
+        )
         self._checkpoint = self.out / "checkpoints"
         self.step = 0
 
@@ -160,8 +175,10 @@ class Trainer:
                 if self._is_due(self.log_every):
                     self._record(losses, norm, rate)
                 evaluation = self._validate() if self._is_due(self.validate_every) else None
+                self._manager.poll()
                 if self._is_due(self.checkpoint_every):
-                    self._checkpoint = self._save()
+                    self._checkpoint = self._save(loss, evaluation)
+            self._manager.wait()
             return self._finish(evaluation)
 
     def _build(self, initial_weights: str | None, *, activation_checkpointing: bool) -> None:
@@ -289,7 +306,7 @@ class Trainer:
         self._progress.note(f"step {self.step}: {evaluation} held out")
         return evaluation
 
-    def _save(self) -> Path:
+    def _save(self, loss: float, evaluation: Evaluation | None) -> Path:
         # The loss was that of the weights before the step: the step itself may have gone too far.
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
             self._stop("weights are not finite")
@@ -300,7 +317,8 @@ class Trainer:
             "data": {"position": torch.tensor(self.step * self.accumulate)},
             "step": self.step,
         }
-        return self._manager.save(self.step, state, attributes=self._attributes())
+        metrics = {"loss": loss} | ({"held_out_loss": evaluation.loss} if evaluation else {})
+        return self._manager.save(self.step, state, attributes={**self._attributes(), "metrics": metrics})
 
     def _attributes(self) -> dict[str, Any]:
         return {
