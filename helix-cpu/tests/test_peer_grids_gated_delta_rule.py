@@ -47,7 +47,7 @@ def naive():
     [
         (1, 63, 1, 1, 64, 1, 1, 0, torch.float32),
         (2, 100, 2, 1, 60, 1, 1, 0, torch.float32),
-        (1, 70, 2, 4, 128, 1, 0.1, 0, torch.float32),
+        pytest.param(1, 70, 2, 4, 128, 1, 0.1, 0, torch.float32, marks=pytest.mark.slow),
         (1, 65, 2, 1, 128, 0.1, 1, 0, torch.float32),
         (1, 65, 3, 1, 128, 1, 10, 0, torch.float32),
         (4, 90, 2, 1, 64, 0.1, 1, 0, torch.float32),

@@ -41,7 +41,7 @@ def naive():
         (1, 65, 2, 128, 0.1, torch.float32),
         (1, 65, 2, 128, 1, torch.float32),
         (1, 65, 2, 128, 10, torch.float32),
-        (4, 100, 2, 64, 1, torch.float32),
+        pytest.param(4, 100, 2, 64, 1, torch.float32, marks=pytest.mark.slow),
         (1, 65, 2, 128, 0.1, torch.float16),
         (1, 65, 2, 128, 10, torch.float16),
         (1, 63, 1, 64, 1, torch.float16),
@@ -63,7 +63,7 @@ def test_forward_and_gradients(batch_size, seq_len, n_heads, head_dim, gate_divi
         (64, (0, 64, 125, 250), torch.float32),
         (100, (0, 15, 50, 75, 150, 200), torch.float32),
         (64, (0, 1, 50, 75, 150, 205), torch.float16),
-        (128, (0, 20, 51, 120, 205), torch.float16),
+        pytest.param(128, (0, 20, 51, 120, 205), torch.float16, marks=pytest.mark.slow),
     ],
 )
 def test_forward_and_gradients_of_packed_sequences(head_dim, bounds, dtype, naive):
