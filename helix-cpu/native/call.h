@@ -4,26 +4,13 @@
 
 #include <cstdint>
 #include <cstring>
-#include <memory>
 #include <new>
+
+#include "scratch.h"
 
 namespace helix {
 
 enum Status : int { DONE = 0, WRONG_ARGUMENTS = 1, OUT_OF_MEMORY = 2 };
-
-// Memory for n floats that lasts as long as the object, on a boundary of 64 bytes; throws std::bad_alloc.
-class Scratch {
-   public:
-    explicit Scratch(int64_t n) : data_(static_cast<float*>(::operator new[](n * sizeof(float), ALIGNMENT))) {}
-    ~Scratch() { ::operator delete[](data_, ALIGNMENT); }
-    Scratch(const Scratch&) = delete;
-    Scratch& operator=(const Scratch&) = delete;
-    float* get() { return data_; }
-
-   private:
-    static constexpr std::align_val_t ALIGNMENT{64};
-    float* data_;
-};
 
 template <typename Arguments>
 int call(void (*run)(const Arguments&, int64_t), const void* packed, int64_t size, int64_t threads) {

@@ -17,8 +17,8 @@ from helix_cpu import library
 
 HERE = Path(__file__).parent
 ISAS = list(dict.fromkeys([library.supported()[0], library.supported()[-1]]))
-OTHERS = ("test_bench", "test_library", "test_patch", "test_peer_grids", "test_sanitizers")
-"""Tests of no kernel, or of the same kernels at greater length."""
+OTHERS = ("test_bench", "test_library", "test_patch", "test_peer_grids", "test_sanitizers", "test_scratch")
+"""Tests of no kernel, of the same ones at greater length, or of memory that sanitizers keep themselves."""
 SUITES = sorted(str(path) for path in HERE.glob("test_*.py") if not path.name.startswith(OTHERS))
 RUNTIMES = ("libasan.so", "libubsan.so")
 BEYOND = """
