@@ -48,8 +48,9 @@ struct Tile {
 template <int V, typename F>
 inline void for_row_tiles(int64_t first, int64_t n_rows, int64_t column, const F& f) {
     int64_t row = first;
-    for (; row + 6 <= n_rows; row += 6) f(Tile<6, V>(), row, column);
-    for (; row + 3 <= n_rows; row += 3) f(Tile<3, V>(), row, column);
+    for (; row + 6 <= n_rows && row + 8 != n_rows; row += 6) f(Tile<6, V>(), row, column);
+    for (; row + 4 <= n_rows; row += 4) f(Tile<4, V>(), row, column);
+    for (; row + 2 <= n_rows; row += 2) f(Tile<2, V>(), row, column);
     for (; row < n_rows; row++) f(Tile<1, V>(), row, column);
 }
 

@@ -15,6 +15,7 @@
 namespace helix::ssd {
 namespace {
 
+constexpr int CHUNK = 32;  // tokens whose x and y stay in the first-level cache together
 constexpr int TILE = 4;  // of the N
 constexpr int64_t CACHE = 128 * 1024;  // floats that the states of heads worked on together may take
 constexpr double LEAST_DECAY = 1.0 / 65536;
@@ -69,7 +70,7 @@ struct Segments {
     float input[CHUNK], output[CHUNK];  // what multiplies x B^T and h C of each token
 
     // `decay` is that since the last segment began; it is brought to this chunk's end.
-    void set(const Steps& steps, int64_t n_tokens, double& decay) {
+    void set(const Steps<CHUNK>& steps, int64_t n_tokens, double& decay) {
         n = 0;
         for (int64_t t = 0; t < n_tokens; t++) {
             decay *= steps.decay[t];
@@ -179,7 +180,7 @@ class Heads {
     T* out_at(int64_t k, int64_t t) const { return a_.y_at<T>(i_, t, first_ + k); }
 
     void advance(const Chunk& chunk, const Chunk& next) {
-        Steps steps;
+        Steps<CHUNK> steps;
         for (int64_t k = 0; k < n_heads_; k++) {
             steps.compute(in_, i_, chunk.start, chunk.size, first_ + k);
             segments_[k].set(steps, chunk.size, decays_[k]);
@@ -238,7 +239,7 @@ void run(const Forward& a, int64_t threads) {
                    [&](int64_t block) { step<T>(a, block / in.n_heads, block % in.n_heads); });
         return;
     }
-    const Chunks chunks(in.sequences());
+    const Chunks chunks(in.sequences(), CHUNK);
     const Projections projections(in, chunks, threads);
     const int64_t width = shared_evenly({in.n_sequences, in.n_heads, in.state_size()}, CACHE, threads);
     const int64_t per_sequence = (in.n_heads + width - 1) / width;

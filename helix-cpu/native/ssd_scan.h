@@ -11,8 +11,6 @@
 
 namespace helix::ssd {
 
-constexpr int CHUNK = 32;  // tokens that are worked on together
-
 using vd = double __attribute__((vector_size(4 * W)));
 using vl = int64_t __attribute__((vector_size(4 * W)));
 
@@ -94,8 +92,9 @@ inline vd exp(vd x) {
     return x > LARGEST ? vd{} + __builtin_inf() : x == x ? scaled : x;
 }
 
-// Step sizes of a chunk's tokens in one head, and how much of the state each leaves. Decays are in double:
-// near 1 their rounding to float would add up over as many tokens as the state lasts.
+// Step sizes of the tokens of a chunk, at most CHUNK, in one head, and how much of the state each leaves.
+// Decays are in double: near 1 their rounding to float would add up over as many tokens as the state lasts.
+template <int CHUNK>
 struct Steps {
     float biased[CHUNK], dt[CHUNK], rate[CHUNK];
     double decay[CHUNK];
@@ -142,12 +141,12 @@ struct Chunks {
     std::vector<int64_t> first;  // of each sequence, and their number
     int64_t most = 0;            // in a sequence
 
-    explicit Chunks(const Sequences& sequences) {
+    Chunks(const Sequences& sequences, int64_t tokens) {
         for (int64_t i = 0; i < sequences.n; i++) {
             first.push_back(int64_t(all.size()));
             const int64_t start = sequences.start(i), size = sequences.size(i);
-            for (int64_t t = 0; t < size; t += CHUNK)
-                all.push_back({i, t, std::min(int64_t(CHUNK), size - t), start + t});
+            for (int64_t t = 0; t < size; t += tokens)
+                all.push_back({i, t, std::min(tokens, size - t), start + t});
             most = std::max(most, int64_t(all.size()) - first.back());
         }
         first.push_back(int64_t(all.size()));

@@ -11,7 +11,10 @@ namespace helix::ssd {
 namespace {
 
 constexpr int64_t CACHE = 1024 * 1024;  // floats that the states of heads worked on together may take
+constexpr double FADED = 1e-32;  // a decay as good as none: products with less are denormal, and slow
 constexpr int64_t BLOCKS = 8;  // of heads in a group: the sums of each take about as much memory as B and C
+
+inline float faded(double decay) { return decay < FADED ? 0.0f : float(decay); }
 
 // What a chunk of one head brings along, on the way back through time.
 struct Scores {
@@ -21,19 +24,19 @@ struct Scores {
     alignas(64) float from_start[CHUNK];       // the decay from the chunk's start to t
     alignas(64) float to_end[CHUNK];           // the decay from s to the chunk's end
 
-    void compute(const Steps& steps, int64_t size, const float* products) {
+    void compute(const Steps<CHUNK>& steps, int64_t size, const float* products) {
         double row[CHUNK]{}, begin = 1.0;
         std::fill(to_end, to_end + CHUNK, 0.0f);
         for (int64_t t = 0; t < size; t++) {
             begin *= steps.decay[t];
-            from_start[t] = float(begin);
+            from_start[t] = faded(begin);
             for (int64_t s = 0; s < t; s++) row[s] *= steps.decay[t];
             row[t] = 1.0;
-            for (int64_t s = 0; s < CHUNK; s++) decay[t][s] = float(row[s]);
+            for (int64_t s = 0; s < CHUNK; s++) decay[t][s] = faded(row[s]);
             for (int64_t s = 0; s < CHUNK; s += W)
                 store(weight[t] + s, load(decay[t] + s) * load(products + t * CHUNK + s));
         }
-        for (int64_t s = 0; s < size; s++) to_end[s] = float(row[s]);
+        for (int64_t s = 0; s < size; s++) to_end[s] = faded(row[s]);
     }
 };
 
@@ -43,7 +46,7 @@ template <typename T>
 class Heads {
    public:
     Heads(const Backward& a, const Chunks& chunks, const Projections& projections, int64_t sequence,
-          int64_t first, int64_t n_heads)
+          int64_t first, int64_t n_heads, int64_t per_block)
         : a_(a),
           in_(a.in),
           chunks_(chunks.all.data() + chunks.first[sequence]),
@@ -53,14 +56,17 @@ class Heads {
           i_(sequence),
           first_(first),
           n_heads_(n_heads),
+          per_block_(per_block),
           P_(in_.head_dim),
           N_(in_.d_state),
           width_(projections.width()),
+          state_stride_(projections.stride()),
+          state_size_(P_ * state_stride_),
           stride_(padded(P_)),
           rows_(CHUNK * stride_),
-          memory_((n_heads * (n_chunks_ + 2)) * P_ * width_ + (2 * n_heads + 3) * rows_),
+          memory_((n_heads * (n_chunks_ + 2)) * state_size_ + (2 * n_heads + 3) * rows_),
           states_(memory_.get()),
-          x_(states_ + n_heads * (n_chunks_ + 2) * P_ * width_),
+          x_(states_ + n_heads * (n_chunks_ + 2) * state_size_),
           grad_y_(x_ + n_heads * rows_),
           turned_x_(grad_y_ + n_heads * rows_),
           grad_u_(turned_x_ + rows_),
@@ -70,7 +76,7 @@ class Heads {
         std::fill(x_, turned_grad_u_ + rows_, 0.0f);
     }
 
-    // The sums of head k are those of sums(k).
+    // The sums of head k are those of sums(k), the same ones for each `per_block` heads.
     template <typename F>
     void run(const F& sums) {
         for (int64_t k = 0; k < n_heads_; k++) {
@@ -86,7 +92,10 @@ class Heads {
             load_rows(in_.x_at<T>(i_, chunks_[c].start, first_), in_.x_time, in_.x_head, chunks_[c].size, x_);
             const T* grad_y = static_cast<const T*>(a_.grad_y) + place(c) * P_;
             load_rows(grad_y, in_.n_heads * P_, P_, chunks_[c].size, grad_y_);
-            for (int64_t k = 0; k < n_heads_; k++) go_back(k, c, sums(k));
+            for (int64_t k = 0; k < n_heads_; k++) {
+                if (k % per_block_ == 0) sums(k).clear(chunks_[c].token, chunks_[c].size, width_);
+                go_back(k, c, sums(k));
+            }
             store_rows(static_cast<T*>(a_.grad_x) + place(c) * P_, chunks_[c].size);
         }
         for (int64_t k = 0; k < n_heads_; k++) put_sums(k);
@@ -95,15 +104,15 @@ class Heads {
    private:
     int64_t row(int64_t k) const { return i_ * in_.n_heads + first_ + k; }
     int64_t place(int64_t c) const { return chunks_[c].token * in_.n_heads + first_; }
-    float* state(int64_t k, int64_t c) const { return states_ + (k * (n_chunks_ + 2) + c) * P_ * width_; }
+    float* state(int64_t k, int64_t c) const { return states_ + (k * (n_chunks_ + 2) + c) * state_size_; }
     float* grad_state(int64_t k) const { return state(k, n_chunks_ + 1); }
     float* x(int64_t k) const { return x_ + k * rows_; }
     float* grad_y(int64_t k) const { return grad_y_ + k * rows_; }
 
     void copy_state(const float* from, int64_t k, float* to) const {
-        std::fill(to, to + P_ * width_, 0.0f);
+        std::fill(to, to + state_size_, 0.0f);
         for (int64_t p = 0; p < P_ && from; p++)
-            std::copy(from + (row(k) * P_ + p) * N_, from + (row(k) * P_ + p + 1) * N_, to + p * width_);
+            std::copy_n(from + (row(k) * P_ + p) * N_, N_, to + p * state_stride_);
     }
 
     // Rows of zeros follow the last token: vectors over time hold whole chunks.
@@ -134,20 +143,27 @@ class Heads {
         steps_.compute(in_, i_, at.start, at.size, first_ + k);
         double decay = 1.0;
         for (int64_t s = at.size - 1; s >= 0; s--) {
-            scale_row(x(k) + s * stride_, float(decay * steps_.dt[s]));
+            scale_row(x(k) + s * stride_, faded(decay) * steps_.dt[s]);
             decay *= steps_.decay[s];
         }
         const float* B = projections_.B(first_chunk_ + c, in_.group(first_ + k));
-        carry_over(x(k), B, float(decay), at.size, state(k, c), state(k, c + 1));
+        carry_over(x(k), B, faded(decay), at.size, state(k, c), state(k, c + 1), [](vf, int64_t) {});
     }
 
-    // after (P, N) = decay before + inputs^T outputs, both of so many tokens.
+    // after (P, N) = decay before + inputs^T outputs, both of so many tokens; calls see(vector, place) for all
+    // of `before`.
+    template <typename F>
     void carry_over(const float* inputs, const float* outputs, float decay, int64_t n_tokens,
-                    const float* before, float* after) const {
+                    const float* before, float* after, const F& see) const {
         for_matrix(P_, width_, [&](auto tile, int64_t p, int64_t n) {
-            tile.each([&](vf& x, int r, int v) { x = load(before + (p + r) * width_ + n + v * W) * decay; });
-            tile.add(inputs + p, 1, stride_, outputs + n, width_, n_tokens);
-            tile.each([&](vf& x, int r, int v) { store(after + (p + r) * width_ + n + v * W, x); });
+            tile.each([&](vf& x, int r, int v) {
+                const int64_t place = (p + r) * state_stride_ + n + v * W;
+                x = load(before + place);
+                see(x, place);
+                x *= decay;
+            });
+            tile.add(inputs + p, 1, stride_, outputs + n, state_stride_, n_tokens);
+            tile.each([&](vf& x, int r, int v) { store(after + (p + r) * state_stride_ + n + v * W, x); });
         });
     }
 
@@ -157,24 +173,24 @@ class Heads {
         steps_.compute(in_, i_, at.start, at.size, first_ + k);
         scores_.compute(steps_, at.size, projections_.scores(index, g));
         transpose(x(k), stride_, CHUNK, P_, turned_x_, CHUNK);
-        const float through = state_gradient(k, c) * scores_.from_start[at.size - 1];
         score_gradients(k, at, sums.scores + at.token * CHUNK);
         output_gradients(k, c, projections_.C(index, g), sums.C + at.token * width_);
         input_gradients(k, at, sums.B + at.token * width_);
         written_gradients(k, at, projections_.turned_B(index, g));
-        put_step_gradients(k, at, through);
         replace_inputs(k, at);
-        for (int64_t t = 0; t < at.size; t++) scale_row(grad_y(k) + t * stride_, scores_.from_start[t]);
-        const float decay = scores_.from_start[at.size - 1];
-        carry_over(grad_y(k), projections_.C(index, g), decay, at.size, grad_state(k), grad_state(k));
+        put_step_gradients(k, at, leave_chunk(k, c, projections_.C(index, g)));
     }
 
-    // <H, dH>, what the decay through the whole chunk is worth.
-    float state_gradient(int64_t k, int64_t c) const {
-        const float *before = state(k, c), *grad = grad_state(k);
+    // dH' = L dH + sum_t L_t dy_t C_t^T; returns <H, L dH>, what the decay through the whole chunk is worth.
+    float leave_chunk(int64_t k, int64_t c, const float* C) const {
+        const Chunk& at = chunks_[c];
+        const float decay = scores_.from_start[at.size - 1];
+        const float* before = state(k, c);
+        for (int64_t t = 0; t < at.size; t++) scale_row(grad_y(k) + t * stride_, scores_.from_start[t]);
         vf products{};
-        for (int64_t j = 0; j < P_ * width_; j += W) products += load(before + j) * load(grad + j);
-        return sum(products);
+        carry_over(grad_y(k), C, decay, at.size, grad_state(k), grad_state(k),
+                   [&](vf grad, int64_t place) { products += grad * load(before + place); });
+        return sum(products) * decay;
     }
 
     // Gradients of the scores, L_ts dt_s (dy_t x_s), and of log L_ts.
@@ -195,12 +211,12 @@ class Heads {
     void output_gradients(int64_t k, int64_t c, const float* C, float* sums) {
         vf worth[CHUNK]{};
         for_matrix(chunks_[c].size, width_, [&](auto tile, int64_t t, int64_t n) {
-            tile.add(grad_y(k) + t * stride_, stride_, 1, state(k, c) + n, width_, P_);
+            tile.add(grad_y(k) + t * stride_, stride_, 1, state(k, c) + n, state_stride_, P_);
             tile.each([&](vf& x, int r, int v) {
                 x *= scores_.from_start[t + r];
                 float* total = sums + (t + r) * width_ + n + v * W;
                 store(total, load(total) + x);
-                worth[t + r] += x * load(C + (t + r) * width_ + n + v * W);
+                worth[t + r] += x * load(C + (t + r) * state_stride_ + n + v * W);
             });
         });
         for (int64_t t = 0; t < chunks_[c].size; t++) worth_from_start_[t] = sum(worth[t]);
@@ -209,7 +225,7 @@ class Heads {
     // dB_s += L_s dt_s dH^T x_s.
     void input_gradients(int64_t k, const Chunk& at, float* sums) const {
         for_matrix(at.size, width_, [&](auto tile, int64_t s, int64_t n) {
-            tile.add(x(k) + s * stride_, stride_, 1, grad_state(k) + n, width_, P_);
+            tile.add(x(k) + s * stride_, stride_, 1, grad_state(k) + n, state_stride_, P_);
             tile.each([&](vf& x, int r, int v) {
                 float* total = sums + (s + r) * width_ + n + v * W;
                 store(total, load(total) + x * (scores_.to_end[s + r] * steps_.dt[s + r]));
@@ -225,7 +241,7 @@ class Heads {
             store(total + s, load(total + s) + x * load(turned_x_ + p * CHUNK + s));
         };
         for_matrix(P_, padded(at.size), [&](auto tile, int64_t p, int64_t s) {
-            tile.add(grad_state(k) + p * width_, width_, 1, turned_B + s, CHUNK, N_);
+            tile.add(grad_state(k) + p * state_stride_, state_stride_, 1, turned_B + s, CHUNK, N_);
             tile.each([&](vf& x, int r, int v) {
                 x *= load(scores_.to_end + s + v * W);
                 add_product(worth_to_end_, x * load(steps_.dt + s + v * W), p + r, s + v * W);
@@ -295,7 +311,7 @@ class Heads {
         if (!in_.A_has_tokens) a_.grad_A[row(k)] = float(grad_A_[k]);
         a_.grad_bias[row(k)] = float(grad_bias_[k]);
         for (int64_t p = 0; p < P_; p++) {
-            const float* from = grad_state(k) + p * width_;
+            const float* from = grad_state(k) + p * state_stride_;
             std::copy(from, from + N_, a_.grad_state + (row(k) * P_ + p) * N_);
         }
     }
@@ -305,11 +321,12 @@ class Heads {
     const Chunk* chunks_;
     const int64_t first_chunk_, n_chunks_;
     const Projections& projections_;
-    const int64_t i_, first_, n_heads_, P_, N_, width_, stride_, rows_;
+    const int64_t i_, first_, n_heads_, per_block_, P_, N_, width_;
+    const int64_t state_stride_, state_size_, stride_, rows_;
     Scratch memory_;
     float *states_, *x_, *grad_y_, *turned_x_, *grad_u_, *turned_grad_u_;
     std::vector<double> grad_A_, grad_bias_;
-    Steps steps_;
+    Steps<CHUNK> steps_;
     Scores scores_;
     alignas(64) float worth_from_start_[CHUNK], worth_to_end_[CHUNK], worth_of_dt_[CHUNK];
 };
@@ -318,7 +335,7 @@ template <typename T>
 void run(const Backward& a, int64_t threads) {
     const Inputs& in = a.in;
     const Sequences sequences = in.sequences();
-    const Chunks chunks(sequences);
+    const Chunks chunks(sequences, CHUNK);
     const Projections projections(in, chunks, threads);
     const int64_t n_chunks = int64_t(chunks.all.size()), n_tokens = sequences.n_tokens();
     const int64_t width = projections.width();
@@ -331,6 +348,7 @@ void run(const Backward& a, int64_t threads) {
         float* start = memory.get() + (g * n_blocks + b) * size;
         return Sums{start, start + n_tokens * width, start + 2 * n_tokens * width};
     };
+    for (int64_t g = 0; g < in.n_groups && per_group == 0; g++) sums_of(g, 0).clear(0, n_tokens, width);
     // A piece of work is some blocks, fewer where threads are many; sums are by block, whatever the pieces.
     const Work work{in.n_sequences * in.n_groups, n_blocks, per_block * chunks.most * in.state_size()};
     const int64_t together = shared_evenly(work, CACHE, threads);
@@ -339,11 +357,9 @@ void run(const Backward& a, int64_t threads) {
         const int64_t g = piece / n_pieces % in.n_groups, i = piece / n_pieces / in.n_groups;
         const int64_t first_block = piece % n_pieces * together;
         const int64_t last_block = std::min(n_blocks, first_block + together);
-        for (int64_t b = first_block; b < last_block; b++)
-            sums_of(g, b).clear(sequences.start(i), sequences.start(i + 1), width);
         const int64_t first = first_block * per_block;
         const int64_t n_heads = std::min(per_group, last_block * per_block) - first;
-        Heads<T>(a, chunks, projections, i, g * per_group + first, n_heads).run([&](int64_t k) {
+        Heads<T>(a, chunks, projections, i, g * per_group + first, n_heads, per_block).run([&](int64_t k) {
             return sums_of(g, (first + k) / per_block);
         });
     });

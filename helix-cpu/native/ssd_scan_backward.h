@@ -11,6 +11,8 @@
 
 namespace helix::ssd {
 
+constexpr int CHUNK = 64;  // tokens worked on together: more of them would cost more in products of pairs
+
 struct Backward {
     const void* grad_y;             // (B, L, H, P)
     const float* grad_final_state;  // (n, H, P, N) or null
@@ -24,6 +26,13 @@ struct Backward {
     Inputs in;
 };
 
+// The distance of rows of n floats of which a product reads a block of columns: an odd number of cache lines,
+// or rows a power of two apart would share few of the cache's sets.
+inline int64_t spread(int64_t n) {
+    constexpr int64_t LINE = 16;
+    return ((n + LINE - 1) / LINE | 1) * LINE;
+}
+
 // What lies on the diagonal of a matrix or below it. Above it a product may overflow, and 0 times that is a
 // NaN.
 inline vf lower(vf x, int64_t row, int64_t column) {
@@ -35,7 +44,8 @@ class Projections {
    public:
     Projections(const Inputs& in, const Chunks& chunks, int64_t threads)
         : width_(padded(in.d_state)),
-          size_(2 * CHUNK * width_ + in.d_state * CHUNK + CHUNK * CHUNK),
+          stride_(spread(in.d_state)),
+          size_(2 * CHUNK * stride_ + in.d_state * CHUNK + CHUNK * CHUNK),
           n_chunks_(int64_t(chunks.all.size())),
           memory_(n_chunks_ * in.n_groups * size_),
           data_(memory_.get()) {
@@ -46,10 +56,11 @@ class Projections {
     }
 
     int64_t width() const { return width_; }
-    // B and C (CHUNK, width), B transposed (N, CHUNK), and the scores C_t B_s (CHUNK, CHUNK).
+    int64_t stride() const { return stride_; }
+    // B and C (CHUNK, N) in rows `stride` apart, B transposed (N, CHUNK), the scores C_t B_s (CHUNK, CHUNK).
     float* B(int64_t chunk, int64_t g) const { return data_ + (g * n_chunks_ + chunk) * size_; }
-    float* C(int64_t chunk, int64_t g) const { return B(chunk, g) + CHUNK * width_; }
-    float* turned_B(int64_t chunk, int64_t g) const { return C(chunk, g) + CHUNK * width_; }
+    float* C(int64_t chunk, int64_t g) const { return B(chunk, g) + CHUNK * stride_; }
+    float* turned_B(int64_t chunk, int64_t g) const { return C(chunk, g) + CHUNK * stride_; }
     float* scores(int64_t chunk, int64_t g) const { return B(chunk, g) + size_ - CHUNK * CHUNK; }
 
    private:
@@ -60,20 +71,20 @@ class Projections {
             const T* from_B = in.B_at<T>(chunk.sequence, chunk.start + t, g);
             const T* from_C = in.C_at<T>(chunk.sequence, chunk.start + t, g);
             for_lanes(in.d_state, [&](int64_t k, int n) {
-                store(B(c, g) + t * width_ + k, load(from_B + k, n));
-                store(C(c, g) + t * width_ + k, load(from_C + k, n));
+                store(B(c, g) + t * stride_ + k, load(from_B + k, n));
+                store(C(c, g) + t * stride_ + k, load(from_C + k, n));
             });
         }
-        transpose(B(c, g), width_, chunk.size, in.d_state, turned_B(c, g), CHUNK);
+        transpose(B(c, g), stride_, chunk.size, in.d_state, turned_B(c, g), CHUNK);
         for_matrix<true>(chunk.size, CHUNK, [&](auto tile, int64_t t, int64_t s) {
-            tile.add(C(c, g) + t * width_, width_, 1, turned_B(c, g) + s, CHUNK, in.d_state);
+            tile.add(C(c, g) + t * stride_, stride_, 1, turned_B(c, g) + s, CHUNK, in.d_state);
             tile.each([&](vf& x, int r, int v) {
                 store(scores(c, g) + (t + r) * CHUNK + s + v * W, lower(x, t + r, s + v * W));
             });
         });
     }
 
-    int64_t width_, size_, n_chunks_;
+    int64_t width_, stride_, size_, n_chunks_;
     Scratch memory_;
     float* data_;
 };
@@ -83,10 +94,10 @@ class Projections {
 struct Sums {
     float *B, *C, *scores;  // (tokens, width), (tokens, width), (tokens, CHUNK)
 
-    void clear(int64_t start, int64_t end, int64_t width) const {
-        std::fill(B + start * width, B + end * width, 0.0f);
-        std::fill(C + start * width, C + end * width, 0.0f);
-        std::fill(scores + start * CHUNK, scores + end * CHUNK, 0.0f);
+    void clear(int64_t start, int64_t n, int64_t width) const {
+        std::fill_n(B + start * width, n * width, 0.0f);
+        std::fill_n(C + start * width, n * width, 0.0f);
+        std::fill_n(scores + start * CHUNK, n * CHUNK, 0.0f);
     }
 };
 
@@ -112,7 +123,8 @@ void put_projections(const Backward& a, const Projections& projections, const Ch
         T* first_out = static_cast<T*>(out) + (at.token * in.n_groups + g) * in.d_state;
         for_matrix(at.size, width, [&](auto tile, int64_t t, int64_t n) {
             tile.each([&](vf& x, int r, int v) { x = load(sums + (t + r) * width + n + v * W); });
-            tile.add(first.scores + t * row_stride, row_stride, stride, other + n, width, at.size);
+            tile.add(first.scores + t * row_stride, row_stride, stride, other + n, projections.stride(),
+                     at.size);
             tile.each([&](vf& x, int r, int v) {
                 const int64_t lane = n + v * W, lanes = std::min(int64_t(W), in.d_state - lane);
                 store(first_out + (t + r) * in.n_groups * in.d_state + lane, x, int(lanes));

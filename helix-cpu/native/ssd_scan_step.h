@@ -49,7 +49,7 @@ void step_head(const Forward& a, int64_t i, int64_t head) {
     const Inputs& in = a.in;
     const int64_t g = in.group(head), offset = (i * in.n_heads + head) * in.state_size();
     const float* before = in.initial_state ? in.initial_state + offset : nullptr;
-    Steps steps;
+    Steps<W> steps;
     steps.compute(in, i, 0, N_TOKENS, head);
     Token<T> tokens[N_TOKENS];
     for (int64_t t = 0; t < N_TOKENS; t++)
