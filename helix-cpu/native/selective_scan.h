@@ -214,8 +214,8 @@ inline vf step_sizes(const T* delta, int64_t time_stride, vf bias, bool with_sof
 // Whether some |dt A|, or a NaN, is beyond what `exp2_product` takes.
 inline bool is_wide(vf largest_dt, vf largest_A) { return any(!(largest_dt * largest_A < 126.0f)); }
 
-// `exp2_product` of N vectors, each operation written for all of them before the next: those of one vector wait
-// for one another, and the processor does not look far enough ahead to fill its ports with the next one's.
+// `exp2_product` of N vectors, each operation written for all of them before the next: those of one vector
+// wait for one another, and the processor does not look far enough ahead to fill its ports with others.
 template <int N>
 inline void exp2_products(vf a, const vf (&b)[N], vf (&power)[N]) {
     vf shifted[N], f[N], slope[N];

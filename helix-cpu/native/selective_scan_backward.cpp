@@ -60,7 +60,7 @@ class Item {
 
    private:
     float* states(float* all, int64_t k) const { return all + k * in_.d_state * W; }
-    float* steps(Part part, int64_t k) const { return m_.steps + (k * PARTS + part) * STEPS * W; }
+    float* steps(Part part) const { return m_.steps + part * STEPS * W; }
     int64_t states_size() const { return n_blocks_ * in_.d_state * W; }
 
     void run_sequence() {
@@ -94,53 +94,63 @@ class Item {
             const Chunk chunk = at_.chunk(i * STEPS, STEPS, m_.B, m_.C);
             for (int64_t k = 0; k < n_blocks_; k++) {
                 with_lanes(at_.slab.lanes(k), [&](auto lanes) { make_steps(i * STEPS, k, STEPS, lanes); });
-                advance<false>(block(chunk, k), states(m_.A, k), in_.d_state, states(out, k));
+                advance<false>(own(chunk), states(m_.A, k), in_.d_state, states(out, k));
             }
         }
     }
 
-    Chunk block(Chunk chunk, int64_t k) const {
-        chunk.dt = steps(DT, k), chunk.x = steps(X, k), chunk.y = steps(Y, k), chunk.wide = wide_[k];
+    Chunk own(Chunk chunk) const {
+        chunk.dt = steps(DT), chunk.x = steps(X), chunk.y = steps(Y), chunk.wide = wide_;
         return chunk;
     }
 
     void run_chunk(int64_t t, int n) {
         const Chunk chunk = at_.chunk(t, n, m_.B, m_.C);
-        for (int64_t k = 0; k < n_blocks_; k++)
-            with_lanes(at_.slab.lanes(k), [&](auto lanes) { begin(t, k, n, lanes); });
+        for_tiles([&](auto, int64_t, int tile) { std::fill_n(sums(tile), n * W, 0.0f); });
+        for (int64_t k = 0; k < n_blocks_; k++) {
+            with_lanes(at_.slab.lanes(k), [&](auto lanes) {
+                begin(t, k, n, lanes);
+                for_tiles([&](auto N, int64_t j, int tile) {
+                    run_states<N>(own(chunk), t, k, j, tile, lanes);
+                });
+                finish(t, k, n, lanes);
+            });
+        }
+        const int64_t row = in_.n_groups * in_.d_state;
+        const int64_t to = at_.token(t) * row + at_.slab.group * in_.d_state;
+        for_tiles([&](auto N, int64_t j, int tile) {
+            sum_lanes<N>(sums(tile), n, sums_.B + to + j, sums_.C + to + j, row);
+        });
+    }
+
+    float* sums(int tile) const { return m_.sums + tile * STEPS * W; }
+
+    // Calls f(N, j, tile) for tile after tile of N states, from state j on.
+    template <typename F>
+    void for_tiles(const F& f) const {
         int64_t j = 0;
         int tile = 0;
-        for (; j + BACK <= in_.d_state; j += BACK) run_states<BACK>(chunk, t, j, tile++);
-        for (; j < in_.d_state; j++) run_states<1>(chunk, t, j, tile++);
-        for (; tile < FETCHES; tile++)
-            for (int64_t k = 0; k < n_blocks_; k++)
-                for (int i = 0; i < n; i++) read_next(t, k, tile).row(i);
-        for (int64_t k = 0; k < n_blocks_; k++)
-            with_lanes(at_.slab.lanes(k), [&](auto lanes) { finish(t, k, n, lanes); });
+        for (; j + BACK <= in_.d_state; j += BACK) f(std::integral_constant<int, BACK>(), j, tile++);
+        for (; j < in_.d_state; j++) f(std::integral_constant<int, 1>(), j, tile++);
     }
 
-    // Takes a few states, tile number `tile`, of all the channels forward and back through a chunk.
-    template <int N>
-    void run_states(const Chunk& chunk, int64_t t, int64_t j, int tile) {
-        std::fill_n(m_.sums, chunk.n * N * 2 * W, 0.0f);
-        for (int64_t k = 0; k < n_blocks_; k++) {
-            const Chunk own = block(chunk, k);
-            const float* A = states(m_.A, k) + j * W;
-            vf h[N];
-            with_lanes(at_.slab.lanes(k), [&](auto lanes) { load_before(t, k, j, lanes, h); });
-            if (own.wide)
-                advance_tile<N, true, true, true>(own, A, j, h, read_next(t, k, tile), m_.kept);
-            else
-                advance_tile<N, false, true, true>(own, A, j, h, read_next(t, k, tile), m_.kept);
-            go_back<N>(own, A, j, m_.kept,
-                       Going{states(m_.G, k) + j * W, states(m_.grad_A, k) + j * W, m_.sums, steps(GRAD, k),
-                             steps(GRAD_X, k), steps(GRAD_DT, k), written_next(t, k, tile)});
-        }
-        const int64_t to = (at_.token(t) * in_.n_groups + at_.slab.group) * in_.d_state + j;
-        sum_lanes<N>(m_.sums, chunk.n, sums_.B + to, sums_.C + to, in_.n_groups * in_.d_state);
+    // Takes a tile of states of one vector of channels forward and back through a chunk.
+    template <int N, typename Lanes>
+    void run_states(const Chunk& chunk, int64_t t, int64_t k, int64_t j, int tile, Lanes lanes) {
+        const float* A = states(m_.A, k) + j * W;
+        vf h[N];
+        load_before(t, k, j, lanes, h);
+        const Fetch forth = wanted(t, k, 2 * tile), back = wanted(t, k, 2 * tile + 1);
+        if (chunk.wide)
+            advance_tile<N, true, true, true>(chunk, A, j, h, forth, m_.kept);
+        else
+            advance_tile<N, false, true, true>(chunk, A, j, h, forth, m_.kept);
+        go_back<N>(chunk, A, j, m_.kept,
+                   Going{states(m_.G, k) + j * W, states(m_.grad_A, k) + j * W, sums(tile), steps(GRAD),
+                         steps(GRAD_X), steps(GRAD_DT), back});
     }
 
-    // Loads states from j on before the chunk, and asks for those before the one before.
+    // Loads states from j on before the chunk, and asks for those of the vector of channels that is next.
     template <int N, typename Lanes>
     void load_before(int64_t t, int64_t k, int64_t j, Lanes lanes, vf (&h)[N]) const {
         if (found_) {
@@ -148,29 +158,34 @@ class Item {
             return;
         }
         const int64_t row = in_.channels_per_group(), chunk = in_.n_sequences * in_.d_model * in_.d_state;
+        const int64_t next = is_last(k) ? -chunk - k * W : W;
         const float* saved = a_.states + at_.saved_state(t / STEPS - 1, k) + j * row;
         for (int i = 0; i < N; i++) {
             h[i] = load(saved + i * row, lanes);
-            __builtin_prefetch(saved + i * row - chunk);
+            __builtin_prefetch(saved + i * row + next);
         }
     }
 
-    // Rows of the chunk before, of which each tile of states asks for those of one tensor.
-    Fetch read_next(int64_t t, int64_t k, int tile) const {
-        t -= STEPS;
-        if (tile == 0) return rows(at_.u(t, k), in_.u_time);
-        if (tile == 1) return rows(at_.delta(t, k), in_.delta_time);
-        if (tile == 2 && a_.grad_y)
-            return rows(static_cast<const T*>(a_.grad_y) + at_.output(t, k), in_.d_model);
-        if (tile == 3 && in_.z) return rows(at_.z(t, k), in_.z_time);
-        return Fetch{steps(DT, k), 0};
-    }
+    bool is_last(int64_t k) const { return k + 1 == n_blocks_; }
 
-    // Rows of this chunk's gradients, in the same way.
-    Fetch written_next(int64_t t, int64_t k, int tile) const {
-        void* const outputs[] = {a_.grad_u, a_.grad_delta, a_.grad_z};
-        if (tile > 2 || outputs[tile] == nullptr) return Fetch{steps(DT, k), 0};
-        return rows(static_cast<const T*>(outputs[tile]) + at_.output(t, k), in_.d_model);
+    // Rows that will be wanted: those that the next vector of channels reads, here or in the chunk before,
+    // then those that this one writes. Each way of each tile of states asks for those of one tensor.
+    Fetch wanted(int64_t t, int64_t k, int i) const {
+        const auto next = [&](const T* row, int64_t time_stride) {
+            return rows(row + (is_last(k) ? -STEPS * time_stride - k * W : W), time_stride);
+        };
+        const auto output = [&](const void* data) {
+            return rows(static_cast<const T*>(data) + at_.output(t, k), in_.d_model);
+        };
+        if (i == 0) return next(at_.u(t, k), in_.u_time);
+        if (i == 1) return next(at_.delta(t, k), in_.delta_time);
+        if (i == 2 && a_.grad_y)
+            return next(static_cast<const T*>(a_.grad_y) + at_.output(t, k), in_.d_model);
+        if (i == 3 && in_.z) return next(at_.z(t, k), in_.z_time);
+        if (i == 4) return output(a_.grad_u);
+        if (i == 5) return output(a_.grad_delta);
+        if (i == 6 && a_.grad_z) return output(a_.grad_z);
+        return Fetch{steps(DT), 0};
     }
 
     static Fetch rows(const T* first, int64_t time_stride) {
@@ -180,12 +195,12 @@ class Item {
     template <typename Lanes>
     void make_steps(int64_t t, int64_t k, int n, Lanes lanes) {
         const T *u = at_.u(t, k), *delta = at_.delta(t, k);
-        float *dt = steps(DT, k), *x = steps(X, k), *exps = steps(EXPS, k);
+        float *dt = steps(DT), *x = steps(X), *exps = steps(EXPS);
         const vf bias = load_channels(in_.delta_bias, at_.channel(k), lanes);
         const vf largest = step_sizes(delta, in_.delta_time, bias, in_.softplus, n, lanes, dt, exps);
         for (int64_t i = 0, stride = in_.u_time; i < n; i++)
             store(x + i * W, load(dt + i * W) * load(u + i * stride, lanes));
-        wide_[k] = is_wide(largest, load(m_.largest_A + k * W));
+        wide_ = is_wide(largest, load(m_.largest_A + k * W));
     }
 
     // Makes all that the way back needs of each step.
@@ -194,19 +209,19 @@ class Item {
         make_steps(t, k, n, lanes);
         make_slopes(t, k, n, lanes);
         make_output_gradients(t, k, n, lanes);
-        for (Part sums : {GRAD_X, GRAD_DT, Y}) std::fill_n(steps(sums, k), n * W, 0.0f);
+        for (Part sums : {GRAD_X, GRAD_DT, Y}) std::fill_n(steps(sums), n * W, 0.0f);
     }
 
     // d dt / d delta: 1, or the sigmoid of delta + bias.
     template <typename Lanes>
     void make_slopes(int64_t t, int64_t k, int n, Lanes lanes) {
-        float* slope = steps(SLOPE, k);
+        float* slope = steps(SLOPE);
         if (!in_.softplus) {
             std::fill_n(slope, STEPS * W, 1.0f);
             return;
         }
         const T* delta = at_.delta(t, k);
-        const float* exps = steps(EXPS, k);
+        const float* exps = steps(EXPS);
         const vf bias = load_channels(in_.delta_bias, at_.channel(k), lanes);
         for (int64_t i = 0, stride = in_.delta_time; i < n; i++)
             store(slope + i * W, sigmoid(load(delta + i * stride, lanes) + bias, load(exps + i * W)));
@@ -215,7 +230,7 @@ class Item {
     // The gradient of C h + D u, and what the gate's is a multiple of.
     template <typename Lanes>
     void make_output_gradients(int64_t t, int64_t k, int n, Lanes lanes) {
-        float *g = steps(GRAD, k), *gate_slope = steps(GATE, k);
+        float *g = steps(GRAD), *gate_slope = steps(GATE);
         if (a_.grad_y == nullptr) {
             std::fill_n(g, STEPS * W, 0.0f);
             std::fill_n(gate_slope, STEPS * W, 0.0f);
@@ -239,8 +254,8 @@ class Item {
         const T* u_rows = at_.u(t, k);
         T* grad_u = static_cast<T*>(a_.grad_u) + at_.output(t, k);
         T* grad_delta = static_cast<T*>(a_.grad_delta) + at_.output(t, k);
-        const float *g = steps(GRAD, k), *slope = steps(SLOPE, k), *dt = steps(DT, k);
-        const float *grad_x = steps(GRAD_X, k), *grad_dt = steps(GRAD_DT, k);
+        const float *g = steps(GRAD), *slope = steps(SLOPE), *dt = steps(DT);
+        const float *grad_x = steps(GRAD_X), *grad_dt = steps(GRAD_DT);
         const vf skip = load_channels(in_.D, at_.channel(k), lanes);
         const int64_t u_time = in_.u_time, time = in_.d_model;
         vf grad_D{}, grad_bias{};
@@ -262,7 +277,7 @@ class Item {
     void finish_gate(int64_t t, int64_t k, int n, Lanes lanes) {
         const T* u = at_.u(t, k);
         T* grad_z = static_cast<T*>(a_.grad_z) + at_.output(t, k);
-        const float *y = steps(Y, k), *gate_slope = steps(GATE, k);
+        const float *y = steps(Y), *gate_slope = steps(GATE);
         const vf skip = load_channels(in_.D, at_.channel(k), lanes);
         for (int64_t i = 0, u_time = in_.u_time, time = in_.d_model; i < n; i++) {
             const vf before_gate = load(y + i * W) + skip * load(u + i * u_time, lanes);
@@ -276,7 +291,7 @@ class Item {
     const int64_t n_blocks_;
     const Sums sums_;
     Memory m_;
-    bool wide_[MAX_BLOCKS];
+    bool wide_ = false;
     const float* found_ = nullptr;  // states (K, N, W) before the chunk at hand; null: they lie in `states`
 };
 
