@@ -36,7 +36,7 @@ def new_directory(path: Path) -> Iterator[Path]:
         raise CheckpointError(f"{path} exists; a checkpoint is never written over: choose another path")
     temporary = hidden_sibling(path)
     try:
-        _make_directory(temporary)
+        make_directory(temporary)
         with _held(temporary):
             yield temporary
             for folder, _, _ in os.walk(temporary, topdown=False):
@@ -50,6 +50,14 @@ def new_directory(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and its missing parents, each brought to the disk."""
+    if not path.parent.is_dir():
+        make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    _sync(path.parent)
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -98,14 +106,6 @@ def _sync(path: str | Path) -> None:
         sync_descriptor(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _make_directory(path: Path) -> None:
-    """Make a directory and its missing parents, each brought to the disk."""
-    if not path.parent.is_dir():
-        _make_directory(path.parent)
-    path.mkdir(exist_ok=True)
-    _sync(path.parent)
 
 
 @contextmanager

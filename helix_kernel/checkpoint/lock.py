@@ -10,6 +10,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING
 
+from helix_kernel.checkpoint.durable import make_directory
 from helix_kernel.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class WriterLock:
             return
         path = self._directory / _NAME
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
+            make_directory(self._directory)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise CheckpointError(
