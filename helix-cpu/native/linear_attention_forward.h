@@ -16,6 +16,13 @@ struct Forward {
 // Tokens staged at a time: with the tile of S they fit into the first-level cache.
 constexpr int64_t FORWARD_CHUNK = 8;
 
+// Calls for n numbers, to be read or (WRITTEN) written, of a later token: like the staged rows, they lie too far
+// from the ones before. Where there is no such token, nothing happens.
+template <int WRITTEN, typename T>
+inline void ask_for(const T* columns, int64_t n) {
+    for (int64_t i = 0; i < n; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(columns + i, WRITTEN);
+}
+
 template <typename R, int NV, typename T>
 void forward_tile(const Forward& a, int64_t sequence, int64_t head, int64_t column) {
     const Inputs& in = a.in;
@@ -36,10 +43,14 @@ void forward_tile(const Forward& a, int64_t sequence, int64_t head, int64_t colu
         for (int64_t t = 0; t < n; t++) {
             const int64_t token = span.start + start + t;
             const int64_t place = (span.batch * in.seq_len + token) * in.n_heads + head;
-            load_columns<NV>(v, in.v.at<T>(span.batch, token, head) + column, width);
+            const T* values = in.v.at<T>(span.batch, token, head) + column;
+            T* outputs = static_cast<T*>(a.o) + place * in.v_dim + column;
+            ask_for<0>(values + FORWARD_CHUNK * in.v.token_stride, width);
+            ask_for<1>(outputs + FORWARD_CHUNK * in.n_heads * in.v_dim, width);
+            load_columns<NV>(v, values, width);
             written<R, NV>(x, v, u, in.beta ? in.beta[place] : 1.0f, tokens.decays[t]);
             step<R, NV, true>(state, state, tokens, t, tokens.row(std::min(t + 1, n - 1), R::A), x, u, o);
-            store_columns<NV>(static_cast<T*>(a.o) + place * in.v_dim + column, o, width);
+            store_columns<NV>(outputs, o, width);
         }
     }
     store_state<NV>(a.final_state + offset, state.data, in.k_dim, in.v_dim, width);
