@@ -7,7 +7,7 @@ reached the disk; everything has a digest, so that damage is found and named by 
 """
 
 from helix_kernel.checkpoint.as_zarr import zarr_store
-from helix_kernel.checkpoint.manager import CheckpointManager, resolve
+from helix_kernel.checkpoint.manager import CheckpointManager, resolve, steps_at
 from helix_kernel.checkpoint.reader import ArrayInfo, Checkpoint, LazyArray, load, load_into
 from helix_kernel.checkpoint.retention import Retention
 from helix_kernel.checkpoint.writer import save
@@ -22,5 +22,6 @@ __all__ = [
     "load_into",
     "resolve",
     "save",
+    "steps_at",
     "zarr_store",
 ]

@@ -133,6 +133,31 @@ class CheckpointManager:
                 _log.warning("passed over step %d: %s", step, damage)
         return None
 
+    def removable(self) -> list[int]:
+        """Return the steps that need not stay, ascending; the newest good one is never among them.
+
+        Raises:
+            CheckpointError: No step is good.
+        """
+        latest = self.latest()
+        if latest is None:
+            raise CheckpointError(f"{self.directory} has no good step, so none of its steps may go")
+        return self._removable(latest)
+
+    def prune(self) -> list[int]:
+        """Remove the steps that need not stay, and return them.
+
+        Raises:
+            CheckpointError: No step is good, or another manager writes to the directory.
+        """
+        self.wait()
+        self._lock.acquire()
+        sweep(self.directory)
+        steps = self.removable()
+        for step in steps:
+            remove_directory(self.path(step))
+        return steps
+
     def load(
         self,
         step: int | None = None,
@@ -159,8 +184,11 @@ class CheckpointManager:
     def _write(self, step: int, content: Content) -> None:
         steps = self.steps() if self.incremental else []
         write_step(self.path(step), content, previous=self.path(steps[-1]) if steps else None)
-        for old in self.keep.removable(step, {kept: self._metrics(kept) for kept in self.steps()}):
+        for old in self._removable(step):
             remove_directory(self.path(old))
+
+    def _removable(self, good: int) -> list[int]:
+        return self.keep.removable(good, {step: self._metrics(step) for step in self.steps()})
 
     def _metrics(self, step: int) -> Mapping[str, Any]:
         if self.keep.metric is None:
@@ -174,32 +202,43 @@ class CheckpointManager:
         return metrics if isinstance(metrics, dict) else {}
 
 
+def steps_at(path: str | Path) -> list[Path]:
+    """Return the checkpoints that a path means, ascending by step, good or not; nothing is read.
+
+    Args:
+        path: A checkpoint; or a run's directory, with steps in it or in its ``checkpoints``.
+
+    Raises:
+        CheckpointError: Nothing is there.
+    """
+    given = Path(path)
+    if (given / MANIFEST).exists() or _STEP.fullmatch(given.name):
+        return [given]
+    for manager in (CheckpointManager(given / "checkpoints"), CheckpointManager(given)):
+        if steps := manager.steps():
+            return [manager.path(step) for step in steps]
+    kind = "holds no checkpoint" if given.is_dir() else "is a file" if given.exists() else "does not exist"
+    raise CheckpointError(f"{given} {kind}; allowed are a checkpoint's directory and a run's directory")
+
+
 def resolve(path: str | Path) -> Path:
     """Return the checkpoint that a path means, verified.
 
     Args:
-        path: A checkpoint; or a run's directory, with steps in it or in its ``checkpoints``, which
-            means the newest step that verifies.
+        path: A checkpoint; or a run's directory, which means the newest step that verifies.
 
     Raises:
         CheckpointError: Nothing is there, or nothing good; names the damaged file and its array.
     """
-    given = Path(path)
-    if (given / MANIFEST).exists() or _STEP.fullmatch(given.name):
-        with Checkpoint.open(given) as checkpoint:
+    steps = steps_at(path)
+    if steps == [Path(path)]:
+        with Checkpoint.open(path) as checkpoint:
             checkpoint.verify()
-        return given
-    managers = [CheckpointManager(given / "checkpoints"), CheckpointManager(given)]
-    manager = next((manager for manager in managers if manager.steps()), None)
-    if manager is None:
-        kind = (
-            "holds no checkpoint" if given.is_dir() else "is a file" if given.exists() else "does not exist"
-        )
-        raise CheckpointError(f"{given} {kind}; allowed are a checkpoint's directory and a run's directory")
+        return steps[0]
+    manager = CheckpointManager(steps[0].parent)
     latest = manager.latest()
     if latest is None:
-        newest = manager.path(manager.steps()[-1])
-        raise CheckpointError(f"{given} has no good checkpoint; the newest: {_damage(newest)}")
+        raise CheckpointError(f"{path} has no good checkpoint; the newest: {_damage(steps[-1])}")
     return manager.path(latest)
 
 
