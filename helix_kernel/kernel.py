@@ -165,21 +165,22 @@ def default_kernel() -> Kernel:
     return Kernel()
 
 
-def load_model(checkpoint: str | Path, *, kernel: Kernel | None = None) -> Any:
+def load_model(checkpoint: str | Path, *, kernel: Kernel | None = None, accept_versions: bool = False) -> Any:
     """Build a checkpoint's model and load its weights.
 
     Args:
         checkpoint: A checkpoint, or a run's directory (its newest good checkpoint).
         kernel: Looks components up; made from the checkpoint's config if left out.
+        accept_versions: Open it with components of other versions too, where they exist.
 
     Returns:
         The ``nn.Module``, in evaluation mode, on the CPU.
 
     Raises:
         CheckpointError: The checkpoint is missing or damaged.
-        IncompatibleCheckpointError: Its components are not installed, have another major
-            version, or its weights do not fit its config.
+        IncompatibleCheckpointError: Its components are not installed or of another version, which
+            is said before any weight is read; or its weights do not fit its config.
     """
     from helix_kernel.restore import open_model
 
-    return open_model(checkpoint, kernel=kernel).model
+    return open_model(checkpoint, kernel=kernel, accept_versions=accept_versions).model

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from helix_kernel import checkpoint as _checkpoint
 from helix_kernel.config import Config, resolve_document
-from helix_kernel.errors import ConfigError, IncompatibleCheckpointError, nearest
+from helix_kernel.errors import CheckpointError, ConfigError, IncompatibleCheckpointError, nearest
+from helix_kernel.needs import needs
 from helix_kernel.nesting import flatten
 
 if TYPE_CHECKING:
@@ -16,7 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from helix_kernel.kernel import Kernel
+    from helix_kernel.needs import Need
 
+_log = logging.getLogger(__name__)
 _SHOWN = 5
 """How many tensors a message names of those that do not fit in one way."""
 
@@ -28,56 +33,62 @@ class SavedRun:
     Args:
         path: The checkpoint.
         attributes: What the run recorded: ``config``, ``components``, ``step`` and more.
+        accept_versions: Whether components of other versions are accepted.
     """
 
     path: Path
     attributes: Mapping[str, Any]
+    accept_versions: bool = False
 
     def config(self, sections: Sequence[str] | None = None, *, kernel: Kernel | None = None) -> Config:
         """Return the run's config, or only some sections of it.
 
         Raises:
-            IncompatibleCheckpointError: A component's provider is not installed, has another
-                major version, or no longer takes these options.
+            IncompatibleCheckpointError: As for `check`, or a component no longer takes these options.
         """
-        table = dict(self.attributes["config"])
-        if sections is not None:
-            table = {name: value for name, value in table.items() if name in ("kernel", *sections)}
-        self.check_providers(_uses(table), kernel)
+        self.check(sections, kernel=kernel)
         try:
-            return resolve_document(table, source=str(self.path), kernel=kernel)
+            return resolve_document(self._table(sections), source=str(self.path), kernel=kernel)
         except ConfigError as error:
             raise IncompatibleCheckpointError(
                 f"the checkpoint's config does not fit what is installed. {error}"
             ) from error
 
-    def check_providers(self, used: set[str], kernel: Kernel | None = None) -> None:
-        """Compare the providers that a checkpoint needs with those installed.
+    def check(self, sections: Sequence[str] | None = None, *, kernel: Kernel | None = None) -> list[str]:
+        """Compare what a checkpoint needs with what is installed; reads no array.
 
         Args:
-            used: Qualified names of the components needed.
+            sections: The sections of the config whose components are needed; all if left out.
             kernel: What is installed; all plugins if left out.
+
+        Returns:
+            A line for each difference that is accepted: with `accept_versions` those of versions, where
+            what is installed has all that is needed.
 
         Raises:
             IncompatibleCheckpointError: Names each difference and the command that mends it.
         """
         from helix_kernel.kernel import default_kernel
+        from helix_kernel.listing import describe
 
-        kernel = kernel or default_kernel()
-        installed = {plugin.provider: plugin.version for plugin in kernel.plugins}
-        failed = {failure.provider: str(failure) for failure in kernel.failures}
-        needed = {
-            qualified.partition(":")[0]: version
+        used = _uses(self._table(sections))
+        components = {
+            name: version
             for name, version in self.attributes.get("components", {}).items()
-            if (qualified := name.rpartition("/")[2]) in used
+            if name.rpartition("/")[2] in used
         }
-        wrong = [
-            _difference(provider, version, installed.get(provider), failed.get(provider))
-            for provider, version in sorted(needed.items())
-        ]
-        found = [line for line in wrong if line]
-        if found:
-            raise IncompatibleCheckpointError("\n  ".join([f"{self.path} cannot be opened here:", *found]))
+        found = needs({**self.attributes, "components": components}, describe(kernel or default_kernel()))
+        differences = [need for need in found if need.state != "ok"]
+        accepted = self.accept_versions and all(need.state == "version" for need in differences)
+        if differences and not accepted:
+            raise IncompatibleCheckpointError(_refusal(self.path, differences))
+        return list(dict.fromkeys(map(str, differences)))
+
+    def _table(self, sections: Sequence[str] | None) -> dict[str, Any]:
+        table = dict(self.attributes["config"])
+        if sections is None:
+            return table
+        return {name: value for name, value in table.items() if name in ("kernel", *sections)}
 
 
 @attrs.frozen(kw_only=True)
@@ -88,22 +99,55 @@ class OpenedModel:
     run: SavedRun
 
 
-def open_run(checkpoint: str | Path) -> SavedRun:
+def open_run(
+    checkpoint: str | Path,
+    *,
+    sections: Sequence[str] | None = None,
+    kernel: Kernel | None = None,
+    accept_versions: bool = False,
+) -> SavedRun:
     """Open a checkpoint, or the newest good one of a run's directory. Imports no torch.
+
+    What it needs is compared with what is installed before any array is read.
+
+    Args:
+        checkpoint: A checkpoint, or a run's directory.
+        sections: The sections of the config whose components are needed; all if left out.
+        kernel: What is installed; all plugins if left out.
+        accept_versions: Open it with components of other versions too, where they exist.
 
     Raises:
         CheckpointError: It is missing, damaged, or not one that a run saved.
+        IncompatibleCheckpointError: See `SavedRun.check`.
     """
+    run = None
+    if (newest := _newest_readable(checkpoint)) is not None:
+        run = _saved_run(newest, accept_versions=accept_versions)
+        run.check(sections, kernel=kernel)
     path = _checkpoint.resolve(checkpoint)
-    attributes = _checkpoint.Checkpoint.open(path).attributes
-    if "config" not in attributes:
-        raise IncompatibleCheckpointError(f"{path} holds arrays but no config; it was not saved by a run")
-    return SavedRun(path=path, attributes=attributes)
+    if run is None or run.path != path:
+        run = _saved_run(path, accept_versions=accept_versions)
+    for line in run.check(sections, kernel=kernel):
+        _log.warning("%s is opened all the same: %s", path, line)
+    return run
 
 
-def open_model(checkpoint: str | Path, *, kernel: Kernel | None = None) -> OpenedModel:
-    """Build a checkpoint's model and load its weights; see `helix_kernel.load_model`."""
-    run = open_run(checkpoint)
+def open_model(
+    checkpoint: str | Path,
+    *,
+    kernel: Kernel | None = None,
+    also: Sequence[str] = (),
+    accept_versions: bool = False,
+) -> OpenedModel:
+    """Build a checkpoint's model and load its weights; see `helix_kernel.load_model`.
+
+    Args:
+        checkpoint: A checkpoint, or a run's directory.
+        kernel: What is installed; all plugins if left out.
+        also: Sections of the config, beside the model's, that the caller will build.
+        accept_versions: See `open_run`.
+    """
+    run = open_run(checkpoint, sections=["model", *also], kernel=kernel, accept_versions=accept_versions)
     config = run.config(["model"], kernel=kernel)
     model = config.kernel.build("layer", config["model"])
     weights = _checkpoint.load(run.path, only=["model"], as_torch=True)["model"]
@@ -151,17 +195,34 @@ def _first(names: Sequence[str], line: Callable[[str], str]) -> list[str]:
     return [*map(line, names[:_SHOWN]), *more]
 
 
-def _difference(provider: str, saved: str, installed: str | None, failure: str | None) -> str | None:
-    if installed is None and failure is not None:
-        return f"it needs {provider} {saved}, which is installed but broken: {failure} (see helix doctor)"
-    if installed is None:
-        return f"it needs {provider} {saved}, which is not installed: pip install {provider}=={saved}"
-    if installed.partition(".")[0] != saved.partition(".")[0]:
-        return (
-            f"it needs {provider} {saved}, installed is {installed}, another major version: "
-            f"pip install {provider}=={saved}"
-        )
+def _newest_readable(checkpoint: str | Path) -> Path | None:
+    """Return the newest step with a manifest that can be read; whether its arrays are good is not asked."""
+    for path in reversed(_checkpoint.steps_at(checkpoint)):
+        with suppress(CheckpointError):
+            _checkpoint.Checkpoint.open(path).close()
+            return path
     return None
+
+
+def _saved_run(path: Path, *, accept_versions: bool) -> SavedRun:
+    with _checkpoint.Checkpoint.open(path) as opened:
+        attributes = opened.attributes
+    if "config" not in attributes:
+        raise IncompatibleCheckpointError(f"{path} holds arrays but no config; it was not saved by a run")
+    return SavedRun(path=path, attributes=attributes, accept_versions=accept_versions)
+
+
+def _refusal(path: Path, differences: Sequence[Need]) -> str:
+    lines = list(dict.fromkeys(map(str, differences)))
+    packages = [need.command.partition("install ")[2] for need in differences if need.command]
+    if len(set(packages)) > 1:
+        lines.append(f"all at once: pip install {' '.join(dict.fromkeys(packages))}")
+    if all(need.state == "version" for need in differences):
+        lines.append(
+            "what is installed has all that it needs: accept_versions=True, or --accept-versions, opens it "
+            "all the same (helix train: trainer.accept_versions=true)"
+        )
+    return "\n  ".join([f"{path} cannot be opened here:", *lines])
 
 
 def _uses(value: Any) -> set[str]:

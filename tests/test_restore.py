@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -11,11 +12,13 @@ import torch
 import helix_kernel
 from helix_kernel import Kernel
 from helix_kernel.checkpoint import save
+from helix_kernel.checkpoint.pack_files import PackFiles
 from helix_kernel.errors import CheckpointError, IncompatibleCheckpointError
+from helix_kernel.hooks import API_VERSION
 from helix_kernel.nesting import nest
 from helix_kernel.plugins import Manifest, failure
 from helix_kernel.registry import Registry
-from helix_kernel.restore import load_weights, open_run
+from helix_kernel.restore import load_weights, open_model, open_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,14 +55,94 @@ def test_a_model_comes_back_with_its_weights(tmp_path: Path):
     assert torch.equal(model(ids), helix_kernel.load_model(path)(ids))
 
 
-@pytest.mark.parametrize("version", ["0.1.0", "0.1.7", "0.2.0"])
-def test_the_same_major_version_opens(version: str, tmp_path: Path):
-    open_run(saved(tmp_path)).check_providers({"helix-ssm:linear"}, with_versions(version))
+def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count the arrays' bytes that are read from here on."""
+    counted = [0]
+    read = PackFiles.read_into
+
+    def count(self: PackFiles, pack: str, offset: int, target: memoryview, owner: str) -> None:
+        counted[0] += len(target)
+        read(self, pack, offset, target, owner)
+
+    monkeypatch.setattr(PackFiles, "read_into", count)
+    return counted
 
 
-def test_another_major_version_is_refused_with_the_command_that_mends_it(tmp_path: Path):
-    with pytest.raises(IncompatibleCheckpointError, match=r"another major version: .*helix-ssm==0\.1\.0"):
-        helix_kernel.load_model(saved(tmp_path), kernel=with_versions("1.0.0"))
+@pytest.mark.parametrize("version", ["0.1.0", "0.1.7"])
+def test_the_same_version_line_opens(version: str, tmp_path: Path):
+    assert open_run(saved(tmp_path), kernel=with_versions(version)).path.name == "step-00000001"
+
+
+@pytest.mark.parametrize("version", ["1.0.0", "0.2.0"])
+def test_another_version_line_is_refused_with_the_command_before_any_weight_is_read(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, reads = saved(tmp_path), counted_reads(monkeypatch)
+    line = (
+        rf"helix-ssm 0\.1\.0, installed is {version}, another \w+ version.*: pip install helix-ssm==0\.1\.0"
+    )
+    with pytest.raises(IncompatibleCheckpointError, match=line):
+        helix_kernel.load_model(path, kernel=with_versions(version))
+    assert reads == [0]
+    helix_kernel.load_model(path)
+    assert reads[0] > 1000
+
+
+def test_other_versions_that_have_all_components_open_by_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    kernel = with_versions("1.0.0")
+    with pytest.raises(IncompatibleCheckpointError, match=r"accept_versions=True, or --accept-versions"):
+        open_model(saved(tmp_path), kernel=kernel)
+    opened = open_model(tmp_path / "step-00000001", kernel=kernel, accept_versions=True)
+    assert opened.run.config(["model"], kernel=kernel)["model"].component.name == "language-model"
+    assert not helix_kernel.load_model(opened.run.path, kernel=kernel, accept_versions=True).training
+    assert "is opened all the same: it needs helix-ssm 0.1.0, installed is 1.0.0" in caplog.text
+
+
+def test_a_component_that_is_gone_is_refused_by_name_whatever_is_accepted(tmp_path: Path):
+    versions = {**VERSIONS, "layer/helix-ssm:lost": "0.0.9"}
+    config = {"model": {**MODEL, "mixer": {"use": "helix-ssm:lost"}}}
+    path = saved(tmp_path, config=config, components=versions)
+    message = r"installed is 0\.1\.0, which has no layer/helix-ssm:lost: pip install helix-ssm==0\.0\.9"
+    with pytest.raises(IncompatibleCheckpointError, match=message) as caught:
+        open_run(path, accept_versions=True)
+    assert "--accept-versions" not in str(caught.value)
+
+
+def test_another_api_is_refused_and_accepted_by_the_same_name(tmp_path: Path):
+    path = saved(tmp_path, api=API_VERSION + 1)
+    message = (
+        rf"plugin API {API_VERSION + 1}, installed is {API_VERSION} \(helix-kernel .*: "
+        "pip install --upgrade helix-kernel"
+    )
+    with pytest.raises(IncompatibleCheckpointError, match=message):
+        open_run(path)
+    assert open_run(path, accept_versions=True).path == path
+
+
+def test_only_what_is_asked_for_is_needed(tmp_path: Path):
+    config = {"model": MODEL, "data": {"use": "acme:corpus"}}
+    path = saved(tmp_path, config=config, components={**VERSIONS, "dataset/acme:corpus": "3.0"})
+    assert open_model(path).run.path == path
+    with pytest.raises(IncompatibleCheckpointError, match=r"not installed: pip install acme==3\.0"):
+        open_model(path, also=["data"])
+
+
+def test_one_command_installs_all_that_is_missing(tmp_path: Path):
+    config = {"model": MODEL, "data": {"use": "acme:corpus"}}
+    path = saved(tmp_path, config=config, components={**VERSIONS, "dataset/acme:corpus": "3.0"})
+    with pytest.raises(IncompatibleCheckpointError) as caught:
+        open_run(path, kernel=with_versions("0.1.0", without="helix-ssm"))
+    assert "all at once: pip install acme==3.0 helix-ssm==0.1.0" in str(caught.value)
+
+
+def test_a_damaged_newest_step_is_passed_over_after_the_check(tmp_path: Path):
+    first = saved(tmp_path)
+    second = shutil.copytree(first, tmp_path / "step-00000002")
+    pack = second / "data-00000.bin"
+    pack.write_bytes(bytes([pack.read_bytes()[0] ^ 1]) + pack.read_bytes()[1:])
+    assert open_run(tmp_path).path == first
 
 
 def test_a_provider_that_is_not_installed_is_named_with_the_command(tmp_path: Path):

@@ -9,11 +9,13 @@ import pty
 import sys
 from pathlib import Path
 
+import attrs
 import pytest
 import tomli_w
 import toy_lm
 
 from helix_kernel.cli import main
+from helix_kernel.registry import Registry
 from helix_kernel.restore import open_model
 from helix_train.evaluation import evaluate_stream
 from helix_train.generation import generate_bytes
@@ -128,6 +130,17 @@ class TestTrain:
         finally:
             os.close(controller)
         assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")
+
+
+@pytest.mark.parametrize("command", [("eval",), ("generate", "--prompt", "a", "--n-bytes", "3")])
+def test_other_versions_are_refused_until_they_are_accepted_by_name(helix, run, kernel, command):
+    plugins = [attrs.evolve(plugin, version="99.0") for plugin in kernel.plugins]
+    kernel.registry = Registry(plugins, kernel.failures)
+    code, _, err = helix(command[0], run, *command[1:])
+    assert code == 2
+    assert "installed is 99.0" in err
+    assert "--accept-versions" in err
+    assert helix(command[0], run, *command[1:], "--accept-versions")[0] == 0
 
 
 class TestEval:

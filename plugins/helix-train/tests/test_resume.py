@@ -14,6 +14,7 @@ import torch
 import helix_train.resume
 from helix_kernel.checkpoint import load
 from helix_kernel.errors import CheckpointError, IncompatibleCheckpointError, InputError
+from helix_kernel.registry import Registry
 from helix_kernel.restore import open_run
 from helix_train.progress import Progress
 
@@ -199,8 +200,8 @@ class TestDifferences:
         assert self.resumed(trainer, saved, changes) == []
 
     def test_an_option_younger_than_the_checkpoint_is_none_at_its_default(self, trainer, saved, monkeypatch):
-        def open_older(path):
-            run = open_run(path)
+        def open_older(path, *, accept_versions):
+            run = open_run(path, accept_versions=accept_versions)
             table = deepcopy(run.attributes["config"])
             del table["trainer"]["chunk_len"]
             return attrs.evolve(run, attributes={**run.attributes, "config": table})
@@ -237,6 +238,26 @@ class TestOtherArchitectures:
         resumed = trainer({"trainer.steps": 3, "optimizer.use": "sgd", "trainer.resume": str(saved)})
         with pytest.raises(IncompatibleCheckpointError, match=r"adamw.*sgd"):
             fit(resumed)
+
+
+def upgrade(kernel):
+    """Install the next major version of everything."""
+    plugins = [attrs.evolve(plugin, version="99.0") for plugin in kernel.plugins]
+    kernel.registry = Registry(plugins, kernel.failures)
+
+
+def test_other_versions_are_refused_until_they_are_accepted_by_name(trainer, saved, kernel, tmp_path):
+    upgrade(kernel)
+    changes = {"trainer.steps": 3, "trainer.out": str(saved), "trainer.resume": True}
+    with pytest.raises(
+        IncompatibleCheckpointError, match=r"(?s)installed is 99\.0.*trainer\.accept_versions"
+    ):
+        trainer(changes)
+    assert "step 3/3" in fit(trainer({**changes, "trainer.accept_versions": True}))
+    begun = {"trainer.out": str(tmp_path / "other"), "trainer.initial_weights": str(saved)}
+    with pytest.raises(IncompatibleCheckpointError, match=r"installed is 99\.0"):
+        trainer(begun)
+    assert trainer({**begun, "trainer.accept_versions": True}).start is None
 
 
 def damage(checkpoint):

@@ -13,6 +13,8 @@ from helix_kernel.errors import InputError
 from helix_kernel.restore import OpenedModel, SavedRun, open_model
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from helix_train.evaluation import Evaluation
 
 
@@ -49,6 +51,7 @@ def evaluate(
     stream: bool = False,
     chunk_len: int | None = None,
     baselines: bool = False,
+    accept_versions: bool = False,
     json: bool = False,
 ) -> None:
     """Measure a checkpoint's model on the held-out part of its data.
@@ -60,12 +63,13 @@ def evaluate(
         chunk_len: Tokens (bytes, mostly) read at a time with --stream; 4096 if left out.
         baselines: Compress the same bytes with general compressors too, primed with the
             training part.
+        accept_versions: Open it with components of other versions too, where they exist.
         json: Print one JSON object.
     """
     from helix_train.evaluation import evaluate_dataset
 
     chunk_len = _chunk_len(chunk_len, stream=stream)
-    opened = _open(checkpoint)
+    opened = _open(checkpoint, also=["data"], accept_versions=accept_versions)
     config = opened.run.config(["data"])
     dataset = config.kernel.build("dataset", config["data"])
     found = evaluate_dataset(opened.model, dataset, chunk_len=chunk_len)
@@ -93,6 +97,7 @@ def generate(
     top_k: int = 0,
     seed: int = 0,
     tokenizer: str | None = None,
+    accept_versions: bool = False,
     json: bool = False,
 ) -> None:
     """Continue a prompt with a checkpoint's model.
@@ -105,11 +110,12 @@ def generate(
         top_k: Sample among this many likeliest bytes (or tokens); 0: among all.
         seed: Seed of the sampling.
         tokenizer: A tokenizer.json, instead of the tokenizer that the checkpoint's config names.
+        accept_versions: Open it with components of other versions too, where they exist.
         json: Print one JSON object.
     """
     from helix_train.generation import generate_text
 
-    opened = _open(checkpoint)
+    opened = _open(checkpoint, also=(), accept_versions=accept_versions)
     start = prompt.encode("utf-8", "surrogateescape")  # the bytes that were typed, valid text or not
     pieces = generate_text(
         opened.model,
@@ -154,8 +160,8 @@ def _chunk_len(given: int | None, *, stream: bool) -> int:
     return chunk_len
 
 
-def _open(checkpoint: str) -> OpenedModel:
-    opened = open_model(checkpoint)
+def _open(checkpoint: str, *, also: Sequence[str], accept_versions: bool) -> OpenedModel:
+    opened = open_model(checkpoint, also=also, accept_versions=accept_versions)
     # The backends of this machine, which need not be those of the one that trained.
     opened.run.config([]).kernel.use_backends(["auto"])
     return opened

@@ -22,6 +22,9 @@ class TrainerConfig:
         False,
         help='true: from the newest checkpoint in `out`; "auto": the same if there is one; or a path',
     )
+    accept_versions: bool = option(
+        False, help="resume, or begin with, a checkpoint of components of other versions, where they exist"
+    )
     initial_weights: str | None = option(
         None,
         help="a checkpoint, or a run's directory, whose weights the first step begins with; left out: random "

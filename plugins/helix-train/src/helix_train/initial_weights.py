@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def load_initial_weights(
-    model: torch.nn.Module, checkpoint: str, config: Mapping[str, Any]
+    model: torch.nn.Module, checkpoint: str, config: Mapping[str, Any], *, accept_versions: bool = False
 ) -> tuple[str, ...]:
     """Load the weights of a checkpoint, and nothing else that it holds, into a model.
 
@@ -23,6 +23,7 @@ def load_initial_weights(
         model: Takes on the weights, in its own dtype.
         checkpoint: A checkpoint, or the directory of a run, whose newest good one it is then.
         config: The model's section of the config.
+        accept_versions: See `helix_kernel.restore.open_run`.
 
     Returns:
         A line that names the checkpoint, and one for each option that its model differs in: weights that
@@ -31,9 +32,9 @@ def load_initial_weights(
     Raises:
         CheckpointError: The checkpoint is missing or damaged.
         IncompatibleCheckpointError: It is of another architecture; weights that are missing, left over or
-            of another shape are named.
+            of another shape are named. Or its components are missing or of another version.
     """
-    run = open_run(checkpoint)
+    run = open_run(checkpoint, sections=["model"], accept_versions=accept_versions)
     weights = checkpoints.load(run.path, only="model", as_torch=True)["model"]
     load_weights(model, weights, f"trainer.initial_weights: {run.path}")
     theirs = run.config(["model"]).to_dict()["model"]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _FREE_TO_CHANGE = (
     "trainer.out",
     "trainer.resume",
+    "trainer.accept_versions",
     "trainer.initial_weights",
     "trainer.keep",
     "trainer.keep_every",
@@ -63,19 +64,25 @@ class Start:
                 yield f"{_note(key, saved, value)}: rounding may differ"
 
 
-def find_start(out: Path, resume: bool | str) -> Start | None:  # noqa: FBT001 - the config's own value
+def find_start(
+    out: Path,
+    resume: bool | str,  # noqa: FBT001 - the config's own value
+    *,
+    accept_versions: bool = False,
+) -> Start | None:
     """Return what to go on from, or None for a run from the beginning.
 
     Args:
         out: The run's directory.
         resume: False, True (from the newest checkpoint in `out`), "auto" (the same if there is
             one), or a checkpoint's path.
+        accept_versions: See `helix_kernel.restore.open_run`.
 
     Raises:
         InputError: `out` holds checkpoints that the run would have to write over: any where `resume`
             is False, later ones where it is a path.
         CheckpointError: There is nothing to resume from, or it is damaged.
-        IncompatibleCheckpointError: A component's provider is missing or has another major version.
+        IncompatibleCheckpointError: A component's provider is missing or of another version.
     """
     own = CheckpointManager(out / "checkpoints")
     saved = own.steps()
@@ -94,7 +101,7 @@ def find_start(out: Path, resume: bool | str) -> Start | None:  # noqa: FBT001 -
             'or set trainer.resume="auto" to begin where there is none'
         )
     newest = resume in (True, "auto")
-    run = open_run(out if newest else str(resume))
+    run = open_run(out if newest else str(resume), accept_versions=accept_versions)
     # Frozen anew, so that an option that is younger than the checkpoint has its default there.
     saved_config = run.config().to_dict()
     start = Start(checkpoint=run.path, attributes={**run.attributes, "config": saved_config})

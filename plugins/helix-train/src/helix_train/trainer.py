@@ -68,6 +68,7 @@ class Trainer:
         seed: Seed of initialisation, dropout and the order of data.
         resume: False, True (from the newest checkpoint in `out`), "auto" (the same if there is
             one), or a checkpoint's path.
+        accept_versions: Resume, or begin with, a checkpoint of components of other versions too.
         initial_weights: A checkpoint, or a run's directory, whose weights the first step begins with; None
             for random ones. A resumed run does not read it.
         checkpoint_every: Steps between checkpoints.
@@ -102,6 +103,7 @@ class Trainer:
         out: str = "runs/helix",
         seed: int = 0,
         resume: bool | str = False,
+        accept_versions: bool = False,
         initial_weights: str | None = None,
         checkpoint_every: int = 100,
         keep: int = 3,
@@ -124,6 +126,7 @@ class Trainer:
         self.out = Path(out)
         self.seed = seed
         self.resume = resume
+        self.accept_versions = accept_versions
         self.checkpoint_every = checkpoint_every
         self.validate_every = validate_every
         self.log_every = log_every
@@ -135,7 +138,7 @@ class Trainer:
         _one_of("trainer.gradient", gradient, get_args(Gradient))
         check_recomputation(chunk_len, activation_checkpointing=activation_checkpointing)
         self.device = choose_device(device)
-        self.start: Start | None = find_start(self.out, resume)
+        self.start: Start | None = find_start(self.out, resume, accept_versions=accept_versions)
         self._build(initial_weights, activation_checkpointing=activation_checkpointing)
         check_best(keep_best, validate_every)
         metric = "held_out_loss" if keep_best else None
@@ -190,7 +193,12 @@ class Trainer:
         _require_ids(self.model, self.dataset)
         self._beginning: tuple[str, ...] = ()
         if initial_weights is not None and self.start is None:
-            self._beginning = load_initial_weights(self.model, initial_weights, config.to_dict()["model"])
+            self._beginning = load_initial_weights(
+                self.model,
+                initial_weights,
+                config.to_dict()["model"],
+                accept_versions=self.accept_versions,
+            )
         if activation_checkpointing:
             _recompute_blocks(self.model)
         if self.chunk_len:

@@ -76,7 +76,7 @@ def export_hf(
         IncompatibleCheckpointError: No model of `transformers` is built like this one.
         DependencyError: safetensors is not installed.
     """
-    run, out = open_run(checkpoint), Path(out)
+    run, out = open_run(checkpoint, sections=["model"], kernel=kernel), Path(out)
     config = run.config(["model"], kernel=kernel)
     model = config["model"]
     family = family_like(model, str(run.path))
