@@ -28,6 +28,8 @@ bench: $(VENV)/stamp
 	$(BIN)/python tests/benchmarks/kernel/run.py --write
 	$(BIN)/python tests/benchmarks/sequence/costs.py --write
 	$(BIN)/python tests/benchmarks/sequence/long_context.py --write
+	$(BIN)/python tests/benchmarks/cpu/run.py --write
+	$(BIN)/python tests/benchmarks/checkpoint/run.py --write
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache
