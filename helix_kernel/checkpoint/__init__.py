@@ -7,8 +7,9 @@ reached the disk; everything has a digest, so that damage is found and named by 
 """
 
 from helix_kernel.checkpoint.as_zarr import zarr_store
+from helix_kernel.checkpoint.lazy_array import LazyArray
 from helix_kernel.checkpoint.manager import CheckpointManager, resolve, steps_at
-from helix_kernel.checkpoint.reader import ArrayInfo, Checkpoint, LazyArray, load, load_into
+from helix_kernel.checkpoint.reader import ArrayInfo, Checkpoint, load, load_into
 from helix_kernel.checkpoint.retention import Retention
 from helix_kernel.checkpoint.writer import save
 

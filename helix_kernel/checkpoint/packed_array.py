@@ -11,9 +11,10 @@ import numpy as np
 
 from helix_kernel.checkpoint.fetch import Piece
 from helix_kernel.checkpoint.layout import CHUNK_BYTES
+from helix_kernel.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from helix_kernel.checkpoint.layout import Shard
     from helix_kernel.checkpoint.manifest import Extent, StoredArray
@@ -37,16 +38,28 @@ class PackedArray:
         """How errors name it."""
         return f"array {self.name!r}"
 
+    def empty(self, shape: tuple[int, ...], source: str) -> np.ndarray:
+        """Return memory for the array or a part of it.
+
+        Raises:
+            CheckpointError: There is not so much.
+        """
+        try:
+            return np.empty(shape, self.stored.layout.dtype)
+        except (MemoryError, ValueError) as error:
+            raise CheckpointError(f"{source}: {self.owner} of shape {shape} does not fit: {error}") from error
+
     def pieces(
-        self, low: int, high: int, out: np.ndarray, *, verify: bool
+        self, low: int, high: int, out: np.ndarray, *, verify: bool, columns: Sequence[slice] | None = None
     ) -> tuple[list[Piece], list[Callable[[], None]]]:
-        """Return what must be read for some rows, and what is to be done once it is.
+        """Return what must be read for a region, and what is to be done once it is.
 
         Args:
             low: First row of the first axis (a 0-d array has one).
             high: One past the last.
-            out: Takes the rows: C-ordered, of shape ``(high - low, *shape[1:])``.
+            out: Takes the region: C-ordered, of the region's shape.
             verify: Read whole chunks, and check them.
+            columns: Where the region begins and stops along the later axes; all of them if left out.
         """
         pieces: list[Piece] = []
         afterwards: list[Callable[[], None]] = []
@@ -55,18 +68,22 @@ class PackedArray:
             (extent,) = self.stored.extents
             digest, buffer = extent.digests[0] if verify else None, out.reshape(-1).view(np.uint8).data
             return [Piece(extent.pack, extent.offset, out.nbytes, digest, buffer, 0, self.owner)], []
+        if columns is None:
+            columns = [slice(0, n) for n in self.stored.layout.shape[1:]]
         for shard, extent in self.stored.parts():
             first = shard.origin[0] if shard.origin else 0
             rows = shard.shape[0] if shard.shape else 1
             begin, end = max(low, first), min(high, first + rows)
-            if begin < end:
+            within = _overlaps(shard.region[1:], columns)
+            if begin < end and all(part.start < part.stop for part in within):
                 data_shape = self.stored.layout.data_shape(shard)[1:]
                 row_bytes = math.prod(data_shape) * self.stored.layout.dtype.itemsize
-                place = out[(slice(begin - low, end - low), *shard.region[1:])]
+                place = out[(slice(begin - low, end - low), *_within(columns, within))]
                 target = place
-                if shard.shape[1:] != data_shape or not place.flags.c_contiguous:
+                if place.shape[1:] != data_shape or not place.flags.c_contiguous:
                     target = np.empty((end - begin, *data_shape), out.dtype)
-                    afterwards.append(_copy(place, target, shard))
+                    content = target[(slice(None), *_within(shard.region[1:], within))]
+                    afterwards.append(functools.partial(np.copyto, place, content))
                 pieces += self._run(
                     shard, extent, ((begin - first) * row_bytes, (end - first) * row_bytes), target, verify
                 )
@@ -137,8 +154,10 @@ class PackedArray:
                 yield Piece(extent.pack, extent.offset + begin, end - begin, None, part, 0, self.owner)
 
 
-def _copy(place: np.ndarray, content: np.ndarray, shard: Shard) -> Callable[[], None]:
-    def copy() -> None:
-        place[...] = content[tuple(slice(n) for n in place.shape)] if shard.shape else content
+def _overlaps(region: Sequence[slice], other: Sequence[slice]) -> list[slice]:
+    return [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(region, other, strict=True)]
 
-    return copy
+
+def _within(region: Sequence[slice], part: Sequence[slice]) -> list[slice]:
+    """Return the index of a part of a region in an array that holds just the region."""
+    return [slice(b.start - a.start, b.stop - a.start) for a, b in zip(region, part, strict=True)]

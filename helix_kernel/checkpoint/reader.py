@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import operator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,13 +14,14 @@ from helix_kernel.checkpoint import first_form
 from helix_kernel.checkpoint.arrays import byte_pieces, to_torch
 from helix_kernel.checkpoint.fetch import Piece, fetch
 from helix_kernel.checkpoint.filling import filled
+from helix_kernel.checkpoint.lazy_array import LazyArray
 from helix_kernel.checkpoint.manifest import Manifest, read_manifest
 from helix_kernel.checkpoint.pack import ALIGNMENT
 from helix_kernel.checkpoint.pack_files import PackFiles, Packs
 from helix_kernel.checkpoint.packed_array import PackedArray
 from helix_kernel.checkpoint.selection import Selection
 from helix_kernel.checkpoint.tree import Decoder
-from helix_kernel.errors import ArgumentError, CheckpointError, UnknownNameError, did_you_mean
+from helix_kernel.errors import CheckpointError, UnknownNameError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -261,56 +261,6 @@ class Checkpoint:
         return state
 
 
-class LazyArray:
-    """An array of a checkpoint that is read, and checked, when it is indexed or converted.
-
-    Attributes:
-        name: Its path.
-        shape: Its shape.
-        dtype: Its numpy type.
-    """
-
-    def __init__(self, source: str, array: PackedArray, packs: Packs) -> None:
-        self.name = array.name
-        self.shape = array.stored.layout.shape
-        self.dtype = array.stored.layout.dtype
-        self._source = source
-        self._array = array
-        self._packs = packs
-
-    def read(self, *, verify: bool = True) -> np.ndarray:
-        """Return the whole array; see `load` for `verify` and errors."""
-        return self._rows(0, self.shape[0] if self.shape else 1, verify=verify).reshape(self.shape)
-
-    def __getitem__(self, index: Any) -> Any:
-        """Return ``array[index]``; of the first axis, only the chunks needed are read."""
-        first, *rest = index if isinstance(index, tuple) and index else (index,)
-        if not self.shape or not isinstance(first, int | np.integer | slice):
-            return self.read()[index]
-        if isinstance(first, slice):
-            rows = range(self.shape[0])[first]
-            low, high = (min(rows), max(rows) + 1) if rows else (0, 0)
-            local: Any = [row - low for row in rows] if rows.step != 1 else slice(None)
-            return self._rows(low, high)[local][(slice(None), *rest)]
-        row = range(self.shape[0])[operator.index(first)]
-        return self._rows(row, row + 1)[(0, *rest)]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 - numpy's protocol
-        if copy is False:
-            raise ArgumentError(f"array {self.name!r} lies on disk; it cannot become numpy's without a copy")
-        return self.read().astype(dtype or self.dtype, copy=False)
-
-    def __repr__(self) -> str:
-        return f"LazyArray({self.name!r}, shape={self.shape}, dtype={self.dtype.name})"
-
-    def _rows(self, low: int, high: int, *, verify: bool = True) -> np.ndarray:
-        """Read rows of the first axis (a 0-d array has one)."""
-        reading = _Reading(self._source, self._packs, verify=verify)
-        array = reading.add(self._array, None, (low, high))
-        reading.finish()
-        return array
-
-
 class _Reading:
     """Collects what is to be read, then reads it all at once."""
 
@@ -322,35 +272,24 @@ class _Reading:
         self._pieces: list[Piece] = []
         self._afterwards: list[Callable[[], None]] = []
 
-    def add(
-        self, array: PackedArray, out: np.ndarray | None = None, rows: tuple[int, int] | None = None
-    ) -> np.ndarray:
-        """Return an array that will hold an array's content, or some of its rows, after `finish`."""
-        layout = array.stored.layout
-        mapped = array.mapped(self._packs) if self._mmap and rows is None else None
+    def add(self, array: PackedArray, out: np.ndarray | None = None) -> np.ndarray:
+        """Return an array that will hold an array's content after `finish`."""
+        mapped = array.mapped(self._packs) if self._mmap else None
         if mapped is not None:
             self._pieces += array.checks() if self._verify else ()
             return mapped
-        low, high = rows or (0, layout.shape[0] if layout.shape else 1)
         if out is None:
-            out = self._empty(array, (high - low, *layout.shape[1:]))
-        pieces, afterwards = array.pieces(low, high, np.atleast_1d(out), verify=self._verify)
+            out = array.empty(array.stored.layout.shape, self._source)
+        rows = np.atleast_1d(out)
+        pieces, afterwards = array.pieces(0, len(rows), rows, verify=self._verify)
         self._pieces += pieces
         self._afterwards += afterwards
-        return out if rows else out.reshape(layout.shape)
+        return out
 
     def finish(self) -> None:
         fetch(self._pieces, self._packs, self._source)
         for complete in self._afterwards:
             complete()
-
-    def _empty(self, array: PackedArray, shape: tuple[int, ...]) -> np.ndarray:
-        try:
-            return np.empty(shape, array.stored.layout.dtype)
-        except (MemoryError, ValueError) as error:
-            raise CheckpointError(
-                f"{self._source}: {array.owner} of shape {shape} does not fit: {error}"
-            ) from error
 
 
 class _Owners:
