@@ -78,9 +78,16 @@ def sync_descriptor(descriptor: int) -> None:
 
 
 def remove_directory(path: Path) -> None:
-    """Remove a directory so that it is at once whole or gone for every reader."""
+    """Remove a directory so that it is at once whole or gone for every reader.
+
+    Raises:
+        CheckpointError: The system refuses; the directory stays whole.
+    """
     trash = hidden_sibling(path)
-    path.rename(trash)
+    try:
+        path.rename(trash)
+    except OSError as error:
+        raise CheckpointError(f"cannot remove checkpoint {path}: {error.strerror}") from error
     shutil.rmtree(trash, ignore_errors=True)
 
 
