@@ -188,6 +188,11 @@ def test_packed_sequences_do_not_meet(bounds, groups):
     assert_like_the_reference(arguments(1, 50, 18, 6, bounds=bounds, groups=groups))
 
 
+@pytest.mark.parametrize("bounds", [(0, 0, 1, 17, 17, 50), (0, 33, 34, 50)])
+def test_each_packed_sequence_begins_from_nothing_where_no_state_is_given(bounds):
+    assert_like_the_reference(arguments(1, 50, 18, 6, bounds=bounds, extras=False))
+
+
 def test_more_packed_sequences_than_sums_are_kept_apart():
     assert_like_the_reference(arguments(1, 40, 5, 2, bounds=tuple(range(41))))
 
