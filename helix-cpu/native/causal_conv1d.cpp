@@ -48,14 +48,27 @@ void final_states(const Inputs<T>& inputs, const Tile& tile, T* final_state) {
         }
 }
 
-// The outputs of a few tokens, `stride` apart, of the inputs from K - 1 tokens before them.
+// The outputs of a few tokens, `stride` apart, of the inputs from K - 1 tokens before them. Memory is asked for
+// what the next few tokens read and write, `ahead` elements from the last input of each.
 template <typename T, int K>
-inline void convolve(const T* const* in, T* out, int64_t rows, int64_t stride, bool with_silu,
+inline void convolve(const T* const* in, T* out, int64_t rows, int64_t stride, int64_t ahead, bool with_silu,
                      const Taps& taps, const Tile& tile) {
     for_lanes(tile.channels, [=, &taps, &tile](int64_t c, auto n) {
         const Filter<K> filter(taps, tile.begin + c);
         const vf bias = load(taps.bias(tile.begin + c));
         Window<T, K> window(in, c, n);
+        if (rows == ROWS) {
+            vf y[ROWS];
+            for (int r = 0; r < ROWS; r++) {
+                window.move(in + r);
+                __builtin_prefetch(in[r + taps.width - 1] + ahead + c);
+                __builtin_prefetch(out + (r + ROWS) * stride + c, 1);
+                y[r] = filter.convolve(bias, window);
+            }
+            if (with_silu) silu_each(y);
+            for (int r = 0; r < ROWS; r++) store(out + r * stride + c, y[r], n);
+            return;
+        }
         for (int64_t r = 0; r < rows; r++) {
             window.move(in + r);
             vf y = filter.convolve(bias, window);
@@ -76,7 +89,8 @@ void forward(const Forward& a, int64_t threads) {
             T* out = static_cast<T*>(a.y) + (inputs.sequences.start(i) + t0) * a.d_model + tile.begin;
             for (int64_t t = t0; t < t1; t += ROWS, out += ROWS * a.d_model) {
                 inputs.fill(in, i, t, std::min(ROWS, t1 - t), tile.begin);
-                convolve<T, K>(in.data(), out, std::min(ROWS, t1 - t), a.d_model, a.silu, taps, tile);
+                convolve<T, K>(in.data(), out, std::min(ROWS, t1 - t), a.d_model, ROWS * a.time_stride, a.silu,
+                               taps, tile);
             }
         });
     });

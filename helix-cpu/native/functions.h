@@ -65,15 +65,20 @@ inline vf slope(vf f) {
     return q * f + LN_2;
 }
 
+// 2^(shifted's whole number of n-ths), where that is a normal number.
+inline vf whole(vf shifted) {
+    // Unsigned, since beyond that limit, where callers discard the result, the sum may wrap around.
+    vu power = reinterpret_cast<vu>(shifted) << SHIFT;
+    return reinterpret_cast<vf>(reinterpret_cast<vu>(points(as_int(shifted))) + power);
+}
+
 }  // namespace powers
 
 // 2^(a b) for |a b| < 126, and nothing sensible beyond; to 1e-7, and 2^(a b) - 1 as exactly as a float can hold.
 inline vf exp2_product(vf a, vf b) {
     vf shifted = fma(a, b, splat(powers::ROUND));
     vf f = fma(a, b, powers::ROUND - shifted);
-    // Unsigned, since beyond that limit, where callers discard the result, the sum may wrap around.
-    vu power = reinterpret_cast<vu>(shifted) << powers::SHIFT;
-    vf point = reinterpret_cast<vf>(reinterpret_cast<vu>(powers::points(as_int(shifted))) + power);
+    vf point = powers::whole(shifted);
     return point + point * f * powers::slope(f);
 }
 
@@ -129,7 +134,29 @@ inline vf sigmoid(vf x, vf e) {
 
 inline vf sigmoid(vf x) { return sigmoid(x, exp_of_minus_abs(x)); }
 
-inline vf silu(vf x) { return x * sigmoid(x); }
+// x / (1 + exp(-x)) of N vectors, step by step for all of them: their chains of instructions run side by side,
+// where the processor would not see far enough ahead to find the second behind the first.
+template <int N>
+inline void silu_each(vf (&x)[N]) {
+    vf t[N], shifted[N], f[N], e[N];
+    const auto each = [](auto step) {
+        for (int i = 0; i < N; i++) step(i);
+    };
+    // Clamped where the result is x or 0 anyway, so that neither the exponential nor the reciprocal overflows.
+    each([&](int i) { x[i] = max(splat(-87.0f), x[i]); });
+    each([&](int i) { t[i] = min(splat(87.0f), x[i]); });
+    each([&](int i) { shifted[i] = fma(t[i], splat(-LOG2_E), splat(powers::ROUND)); });
+    each([&](int i) { f[i] = fma(t[i], splat(-LOG2_E), powers::ROUND - shifted[i]); });
+    each([&](int i) { e[i] = powers::whole(shifted[i]); });
+    each([&](int i) { e[i] = fma(e[i] * f[i], powers::slope(f[i]), 1.0f + e[i]); });
+    each([&](int i) { x[i] *= reciprocal(e[i]); });
+}
+
+inline vf silu(vf x) {
+    vf alone[1] = {x};
+    silu_each(alone);
+    return alone[0];
+}
 
 // d silu / dx, given sigmoid(x).
 inline vf silu_slope(vf x, vf s) { return s * (1.0f + x * (1.0f - s)); }

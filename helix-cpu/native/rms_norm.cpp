@@ -48,28 +48,56 @@ inline void for_lanes(int64_t n, const F& f) {
     if (i < n) f(i, int(n - i));
 }
 
+// Asks for the memory that is read and written after it: of z, unless it is read here, and of y.
 template <bool GATE_FIRST, typename T>
-inline float inverse_rms(const T* x, const T* z, int64_t n, float eps) {
+inline float inverse_rms(const T* x, const T* z, const T* y, int64_t n, float eps) {
     vf squares{};
     for_lanes(n, [&](int64_t i, int lanes) {
+        if (!GATE_FIRST && z) __builtin_prefetch(z + i);
+        __builtin_prefetch(y + i, 1);
         vf s = before_norm<GATE_FIRST>(x + i, z ? z + i : z, lanes);
         squares += s * s;
     });
     return 1.0f / std::sqrt(sum(squares) / float(n) + eps);
 }
 
+// One group of a row, of which x, z, weight and y begin at the group's first channel; z may be null.
+template <bool GATE_FIRST, typename T>
+struct Group {
+    const T *x, *z;
+    const float* weight;
+    T* y;
+    float scale;
+
+    // N vectors from channel i on, the last of them of n lanes. Memory is asked for the next row's inputs.
+    template <int N>
+    void normalise(int64_t i, int n, int64_t next_row) const {
+        vf gate[N];
+        for (int k = 0; z && k < N; k++) gate[k] = load(z + i + k * W, k + 1 < N ? W : n);
+        if (z) silu_each(gate);
+        for (int k = 0; k < N; k++, i += W) {
+            const int lanes = k + 1 < N ? W : n;
+            __builtin_prefetch(x + next_row + i);
+            vf s = load(x + i, lanes);
+            if (GATE_FIRST && z) s *= gate[k];
+            s *= scale * load(weight + i, lanes);
+            if (!GATE_FIRST && z) s *= gate[k];
+            store(y + i, s, lanes);
+        }
+    }
+};
+
 template <bool GATE_FIRST, typename T>
 void normalise(const Forward& a, int64_t row, int64_t start) {
     const T* x = static_cast<const T*>(a.x) + row * a.x_stride + start;
     const T* z = a.z ? static_cast<const T*>(a.z) + row * a.z_stride + start : nullptr;
     T* y = static_cast<T*>(a.y) + row * a.d_model + start;
-    const float* weight = a.weight + start;
-    const float scale = inverse_rms<GATE_FIRST>(x, z, a.group_size, float(a.eps));
-    for_lanes(a.group_size, [&](int64_t i, int lanes) {
-        vf s = before_norm<GATE_FIRST>(x + i, z ? z + i : z, lanes) * scale * load(weight + i, lanes);
-        if (!GATE_FIRST && z) s *= silu(load(z + i, lanes));
-        store(y + i, s, lanes);
-    });
+    const float scale = inverse_rms<GATE_FIRST>(x, z, y, a.group_size, float(a.eps));
+    const Group<GATE_FIRST, T> group{x, z, a.weight + start, y, scale};
+    int64_t i = 0;
+    for (; i + 4 * W <= a.group_size; i += 4 * W) group.template normalise<4>(i, W, a.x_stride);
+    for (; i < a.group_size; i += W)
+        group.template normalise<1>(i, int(std::min<int64_t>(W, a.group_size - i)), a.x_stride);
 }
 
 // With n = s r the normalised row, r = 1/sqrt(mean(s^2) + eps) and g the gradient of n:
@@ -82,7 +110,7 @@ void differentiate(const Backward& a, int64_t row, int64_t start, float* grad_we
     T* grad_x = static_cast<T*>(a.grad_x) + row * a.d_model + start;
     T* grad_z = a.grad_z ? static_cast<T*>(a.grad_z) + row * a.d_model + start : nullptr;
     const float* weight = a.weight + start;
-    const float scale = inverse_rms<GATE_FIRST>(x, z, a.group_size, float(a.eps));
+    const float scale = inverse_rms<GATE_FIRST>(x, z, grad_x, a.group_size, float(a.eps));
     vf products{};
     for_lanes(a.group_size, [&](int64_t i, int lanes) {
         vf grad = load(grad_y + i, lanes);

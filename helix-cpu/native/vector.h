@@ -77,15 +77,30 @@ inline vi lane_numbers() {
 // All ones in the first n lanes.
 inline vi first_lanes(int n) { return lane_numbers() < n; }
 
-inline vf widen(vh x) { return reinterpret_cast<vf>(__builtin_convertvector(x, vu) << 16); }
+// To and from 16 bits: of a vector of AVX-512 in one instruction, where compilers take it in two halves.
+inline vu widen_bits(vh x) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<vu>(_mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(x)));
+#else
+    return __builtin_convertvector(x, vu);
+#endif
+}
+
+inline vh narrow_bits(vu x) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<vh>(_mm512_cvtepi32_epi16(reinterpret_cast<__m512i>(x)));
+#else
+    return __builtin_convertvector(x, vh);
+#endif
+}
+
+inline vf widen(vh x) { return reinterpret_cast<vf>(widen_bits(x) << 16); }
 
 // Rounds to the nearest bfloat16, ties to even; a NaN stays one.
 inline vh narrow(vf x) {
     vu bits = reinterpret_cast<vu>(x);
-    vu rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    vu quiet = (bits >> 16) | 0x40;
-    vu is_nan = reinterpret_cast<vu>(x != x);
-    return __builtin_convertvector((is_nan & quiet) | (~is_nan & rounded), vh);
+    vu rounded = bits + 0x7fff + ((bits >> 16) & 1);
+    return narrow_bits((x == x ? rounded : bits | 0x400000) >> 16);
 }
 
 inline float widen(bf16 x) {

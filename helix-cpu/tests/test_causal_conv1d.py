@@ -153,6 +153,29 @@ def test_a_nan_reaches_what_it_should_and_no_more():
     assert torch.equal(y.isnan(), expected)
 
 
+EVERY_BFLOAT16 = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.bfloat16)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.99609375, 1 / 3])
+def test_every_number_is_rounded_to_bfloat16_as_pytorch_does(factor):
+    """Ties to even, to infinity where the sum is too large; what is no number stays none."""
+    x, weight = EVERY_BFLOAT16.view(1, -1, 4), torch.full((4, 1), factor)
+    y, _ = causal_conv1d(x, weight, None, False, None, None)
+    expected = (x.float() * factor).bfloat16()
+    normal = (x.abs() >= 2**-125) | (x == 0)  # products below that may be flushed
+    same = (y == expected) | (y.isnan() & expected.isnan()) | ~normal
+    assert same.all()
+
+
+def test_silu_is_exact_over_its_whole_range():
+    """To as much as a rounding of x, of which the exponential is taken, makes of the result."""
+    x = EVERY_BFLOAT16.float()
+    x = x[x.isfinite()].view(1, -1, 60)
+    y, _ = causal_conv1d(x, torch.ones(60, 1), None, True, None, None)
+    expected = F.silu(x.double())
+    assert torch.where(x > -80, (y - expected).abs() <= 1e-5 * expected.abs() + 1e-37, y.abs() <= 1e-30).all()
+
+
 def test_bounds_that_do_not_rise_are_refused():
     x, weight = draw((1, 4, 3), (3, 2))
     with pytest.raises(ArgumentError, match="cu_seqlens"):
