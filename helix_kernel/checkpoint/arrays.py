@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import math
 import sys
@@ -78,6 +79,14 @@ def byte_pieces(value: Any, dtype: np.dtype) -> Iterator[np.ndarray]:
         yield from byte_pieces(slab[0] if row_bytes > PIECE_BYTES else slab, dtype)
 
 
+def small_bytes(value: Any, dtype: np.dtype) -> bytes:
+    """Return a copy of what `byte_pieces` yields, at once: for small arrays, of which there are many."""
+    if not _is_tensor(value):
+        return np.asarray(_as_numpy(value), dtype).tobytes()
+    plain = value if _is_plain(value, dtype) else _plain_copy(value, dtype)
+    return ctypes.string_at(plain.data_ptr(), plain.numel() * dtype.itemsize)
+
+
 def plain_view(value: Any, dtype: np.dtype) -> np.ndarray | None:
     """Return writable memory of an array that shows as numpy what `describe` says; None if it has none."""
     if not _is_tensor(value):
@@ -120,7 +129,7 @@ def to_torch(array: np.ndarray) -> torch.Tensor:
     """Return a CPU tensor that shares memory with the array."""
     import torch
 
-    if array.dtype.name not in EXTENSIONS:
+    if array.dtype.kind != "V" and zarr_name(array.dtype) not in EXTENSIONS:
         return torch.from_numpy(array)
     raw = torch.from_numpy(array.view(f"u{array.dtype.itemsize}"))
     dtype: torch.dtype = getattr(torch, array.dtype.name)
@@ -133,10 +142,10 @@ def identity(value: Any) -> Hashable | None:
     It holds only while both values are alive.
     """
     if _is_tensor(value):
-        if value.numel() == 0 or value.layout != _torch().strided:
+        if value.numel() == 0 or value.layout is not _torch().strided:
             return None
-        layout = (tuple(value.shape), value.stride(), str(value.dtype), value.is_conj(), value.is_neg())
-        return ("torch", str(value.device), value.data_ptr(), *layout)
+        signs = (value.is_conj(), value.is_neg()) if value.is_complex() or value.is_neg() else None
+        return (value.data_ptr(), value.shape, value.stride(), value.dtype, value.device, signs)
     if isinstance(value, np.ndarray) and value.size:
         return ("numpy", value.__array_interface__["data"][0], value.shape, value.strides, value.dtype.str)
     return None
@@ -148,7 +157,13 @@ def _torch() -> Any:
 
 
 def _is_tensor(value: object) -> bool:
-    return (torch := _torch()) is not None and isinstance(value, torch.Tensor)
+    return _is_tensor_type(type(value))  # type: ignore[arg-type]  # mypy asks for the hash of an instance
+
+
+@functools.cache
+def _is_tensor_type(kind: type) -> bool:
+    """Whether a type is a tensor's; there is none before torch is imported, so the answer never changes."""
+    return (torch := _torch()) is not None and issubclass(kind, torch.Tensor)
 
 
 @functools.cache
@@ -158,7 +173,7 @@ def _torch_name(dtype: torch.dtype) -> str | None:
 
 
 def _refuse_unusual(tensor: torch.Tensor, name: str) -> None:
-    if tensor.layout != _torch().strided or tensor.is_quantized or tensor.is_meta:
+    if tensor.layout is not _torch().strided or tensor.is_quantized or tensor.is_meta:
         raise ArgumentError(
             f"state {name!r} is a {tensor.layout} tensor of {tensor.dtype} on {tensor.device}; "
             "allowed are dense tensors that hold data"
@@ -172,8 +187,8 @@ def _as_numpy(value: Any) -> np.ndarray:
 def _is_plain(value: Any, dtype: np.dtype) -> bool:
     """Whether the array's memory is just what is stored."""
     if _is_tensor(value):
-        resolved = not (value.is_conj() or value.is_neg())
-        return value.device.type == "cpu" and value.is_contiguous() and resolved
+        lazy = value.is_neg() or (value.is_complex() and value.is_conj())
+        return value.is_cpu and value.is_contiguous() and not lazy
     return bool(value.flags.c_contiguous and value.dtype == dtype)
 
 

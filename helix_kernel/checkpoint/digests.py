@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import xxhash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     import numpy as np
 
@@ -25,9 +25,9 @@ def digest_of(content: bytes | memoryview) -> str:
     return xxhash.xxh3_128_hexdigest(content)
 
 
-def digest_of_all(digests: Iterable[str]) -> str:
-    """Return the digest of an array from those of its chunks in the order of their keys."""
-    return digest_of("".join(digests).encode())
+def digest_of_all(digests: Sequence[str]) -> str:
+    """Return the digest of an array from those of its chunks, in their order: of one, it is that one's."""
+    return digests[0] if len(digests) == 1 else digest_of("".join(digests).encode())
 
 
 class ChunkDigests:

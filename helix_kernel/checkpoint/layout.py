@@ -109,6 +109,8 @@ class Layout:
     @functools.cached_property
     def shards(self) -> tuple[Shard, ...]:
         """The shards in C order."""
+        if not self.n_shards:  # also where another axis says that there are endlessly many
+            return ()
         counts = [-(-n // rows) for n, rows in zip(self.shape, self.shard_shape, strict=True)]
         return tuple(self._shard(index) for index in itertools.product(*map(range, counts)))
 
@@ -135,6 +137,11 @@ class Layout:
         """Size of a shard's data: all that its digests are of."""
         return math.prod(self.data_shape(shard)) * self.dtype.itemsize
 
+    @functools.cached_property
+    def chunk_counts(self) -> tuple[int, ...]:
+        """How many chunks each shard has that hold elements."""
+        return tuple(-(-self.data_bytes(shard) // self.chunk_bytes) for shard in self.shards)
+
     def tail(self, nbytes: int, data: bytes | memoryview = b"") -> bytes:
         """Return what follows a shard's data: zeros up to the full shard, then CRC or index.
 
@@ -145,8 +152,8 @@ class Layout:
         full = math.prod(self.shard_shape) * self.dtype.itemsize
         padding = bytes(full - nbytes)
         if self.chunk_shape is None:
-            crc = google_crc32c.extend(google_crc32c.value(bytes(data)), padding)
-            return padding + struct.pack("<I", crc)
+            crc = google_crc32c.value(data if isinstance(data, bytes) else bytes(data))
+            return padding + struct.pack("<I", google_crc32c.extend(crc, padding) if padding else crc)
         index = b"".join(
             struct.pack("<QQ", start, self.chunk_bytes) for start in range(0, full, self.chunk_bytes)
         )
@@ -156,6 +163,11 @@ class Layout:
     def metadata(self) -> str:
         """The array's ``zarr.json``."""
         return _metadata(self)
+
+    @functools.cached_property
+    def quoted_metadata(self) -> str:
+        """The array's ``zarr.json`` as a string of JSON."""
+        return json.dumps(self.metadata)
 
     def _shard(self, index: tuple[int, ...]) -> Shard:
         origin = tuple(i * rows for i, rows in zip(index, self.shard_shape, strict=True))
@@ -261,7 +273,7 @@ def _parse(text: str) -> Layout:
     except (KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise ValueError(f"no metadata of an array: {error!r}") from error
     ranks = {len(layout.shape), len(layout.shard_shape), len(layout.chunk_shape or layout.shape)}
-    if len(ranks) > 1 or layout.metadata != text or not _is_contiguous(layout):
+    if len(ranks) > 1 or layout.metadata != text or not _is_contiguous(layout) or _is_mostly_padding(layout):
         raise ValueError("metadata that this format does not write")
     return layout
 
@@ -270,6 +282,11 @@ def _lengths(values: list[int], least: int) -> tuple[int, ...]:
     if not all(type(n) is int and least <= n < 2**63 for n in values):
         raise ValueError(f"lengths {values}")
     return tuple(values)
+
+
+def _is_mostly_padding(layout: Layout) -> bool:
+    """Whether a shard is twice as long as its array, which no cut of ours makes it."""
+    return any(rows >= 2 * max(1, n) for n, rows in zip(layout.shape, layout.shard_shape, strict=True))
 
 
 def _is_contiguous(layout: Layout) -> bool:

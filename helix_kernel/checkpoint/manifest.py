@@ -17,6 +17,7 @@ import attrs
 
 from helix_kernel.checkpoint.digests import HEX_LENGTH, digest_of, digest_of_all
 from helix_kernel.checkpoint.layout import Layout, Shard, group_metadata, to_text
+from helix_kernel.checkpoint.regular_file import read_regular
 from helix_kernel.errors import CheckpointError, IncompatibleCheckpointError
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ FORMAT = "helix-checkpoint"
 VERSION = 2
 
 _ROOT = "zarr.json"
+_MOST_BYTES = 2**30  # a checkpoint of 100 TB has a manifest of this size
 _PACK_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}\.bin")
+_ARRAY_PATH = re.compile(r"(?:(?!\.{1,2}(?:/|\Z))[^/\\\0]+/)*(?!\.{1,2}\Z)[^/\\\0]+")
 _SEAL = re.compile(rb',"xxh3":"([0-9a-f]{%d})"}' % HEX_LENGTH)
 _SEAL_LENGTH = HEX_LENGTH + 11
 
@@ -50,7 +53,7 @@ class StoredArray:
     @functools.cached_property
     def digest(self) -> str:
         """The digest of the array; equal arrays in equal layouts have the same."""
-        return digest_of_all(digest for extent in self.extents for digest in extent.digests)
+        return digest_of_all([digest for extent in self.extents for digest in extent.digests])
 
     def parts(self) -> list[tuple[Shard, Extent]]:
         """Return each shard with its extent."""
@@ -77,20 +80,24 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """Return the content of ``manifest.json``."""
-        return seal(to_text(self.to_document()).encode())
-
-    def to_document(self) -> dict[str, Any]:
-        """Return what stands in ``manifest.json``."""
-        chunks = {
-            f"{name}/{shard.key}": list(extent.digests)
-            for name, array in self.arrays.items()
-            for shard, extent in array.parts()
-        }
-        return {
-            "version": 1,  # of fsspec's references
-            "refs": {**self.documents(), **self.shards()},
-            "helix": {"format": FORMAT, "version": VERSION, "packs": self.packs, "chunks": chunks},
-        }
+        # Put together by hand: paths need no escapes, and thousands of arrays share a few documents.
+        group = json.dumps(group_metadata({}))
+        references = [f'"{_ROOT}":{json.dumps(self.root_metadata())}']
+        references += [f'"{path}/{_ROOT}":{group}' for path in groups_of(self.arrays)]
+        chunks = []
+        for name, array in self.arrays.items():
+            references.append(f'"{name}/{_ROOT}":{array.layout.quoted_metadata}')
+            length = array.layout.stored_bytes
+            for shard, (pack, offset, digests) in array.parts():
+                references.append(f'"{name}/{shard.key}":["{pack}",{offset},{length}]')
+                listed = '","'.join(digests)
+                chunks.append(f'"{name}/{shard.key}":["{listed}"]')
+        own = to_text({"format": FORMAT, "version": VERSION, "packs": self.packs})
+        fsspec_version = 1
+        return seal(
+            f'{{"version":{fsspec_version},"refs":{{{",".join(references)}}},'
+            f'"helix":{own[:-1]},"chunks":{{{",".join(chunks)}}}}}}}'.encode()
+        )
 
     def documents(self) -> dict[str, str]:
         """Return the metadata documents: Zarr key → text."""
@@ -141,11 +148,12 @@ class Manifest:
                     "upgrade it with pip install --upgrade helix-kernel"
                 )
             manifest = _read(document)
+            rewritten = manifest.to_bytes()
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise CheckpointError(
                 f"{source} is damaged: {MANIFEST} is no manifest of Helix ({error})"
             ) from error
-        if manifest.to_document() != document:
+        if rewritten != content:
             raise CheckpointError(
                 f"{source} is damaged: references, digests and root of {MANIFEST} do not belong together"
             )
@@ -162,7 +170,7 @@ def read_manifest(directory: Path) -> bytes:
         kind = "is a file" if directory.exists() else "does not exist"
         raise CheckpointError(f"{directory} {kind}; a checkpoint is a directory with a {MANIFEST}")
     try:
-        return (directory / MANIFEST).read_bytes()
+        return read_regular(directory / MANIFEST, _MOST_BYTES)
     except FileNotFoundError:
         raise CheckpointError(
             f"{directory} is no checkpoint: it has no {MANIFEST}, which is written last"
@@ -193,7 +201,7 @@ def checked_path(name: str) -> str:
     Raises:
         ValueError: It leaves it.
     """
-    if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in name.split("/")):
+    if not _ARRAY_PATH.fullmatch(name):
         raise ValueError(f"array {name!r} has a path that leaves the checkpoint")
     return name
 
@@ -237,14 +245,13 @@ def _read_array(
     if layout.n_shards > len(chunks):
         raise ValueError(f"array {name!r} has fewer shards than its shape says")
     extents = []
-    for shard in layout.shards:
+    for shard, n_chunks in zip(layout.shards, layout.chunk_counts, strict=True):
         key = f"{name}/{shard.key}"
         pack, offset, length = references[key]
         if length != layout.stored_bytes or not 0 <= _size(offset) <= packs[pack] - length:
             raise ValueError(f"{key} lies outside of its pack, or is not as long as its shape says")
         digests = tuple(chunks[key])
-        n_chunks = max(1, -(-layout.data_bytes(shard) // layout.chunk_bytes))
-        if len(digests) != n_chunks or not all(isinstance(digest, str) for digest in digests):
+        if len(digests) != n_chunks:
             raise ValueError(f"{key} has {len(digests)} digests for {n_chunks} chunks")
         extents.append(Extent(pack, offset, digests))
     return StoredArray(layout, tuple(extents))
@@ -264,6 +271,7 @@ def _size(value: Any) -> int:
 
 def _check_ties(manifest: Manifest) -> None:
     for tied, stored in manifest.ties.items():
+        checked_path(tied)
         if stored not in manifest.arrays or tied in manifest.arrays:
             raise ValueError(f"{tied} is tied to {stored}, which is not stored")
 

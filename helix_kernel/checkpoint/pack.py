@@ -15,8 +15,6 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
-
 from helix_kernel.checkpoint.durable import sync_descriptor
 
 if TYPE_CHECKING:
@@ -50,7 +48,7 @@ class PackWriter:
         self._filled = 0  # of the block at hand
         self._small = nbytes <= _BLOCK
         self._descriptor = _create(path, 0 if self._small else _DIRECT)
-        self._pending: deque[tuple[Future[None], np.ndarray]] = deque()
+        self._pending: deque[tuple[Future[None], memoryview]] = deque()
         self._pool = ThreadPoolExecutor(1 if self._small else _BUFFERS)
         try:
             if nbytes and hasattr(os, "posix_fallocate"):
@@ -65,20 +63,16 @@ class PackWriter:
         """How many bytes were written."""
         return self._written + self._filled
 
-    def write(self, content: np.ndarray) -> None:
-        """Append the bytes of a one-dimensional uint8 array; they may change once this returns."""
-        start = 0
-        while start < len(content):
-            n = min(_BLOCK - self._filled, len(content) - start)
-            self._block[self._filled : self._filled + n] = content[start : start + n]
+    def write(self, content: bytes | memoryview) -> None:
+        """Append bytes; a memory that they are a view of may change once this returns."""
+        left = memoryview(content)
+        while left:
+            n = min(_BLOCK - self._filled, len(left))
+            self._block[self._filled : self._filled + n] = left[:n]
             self._filled += n
-            start += n
+            left = left[n:]
             if self._filled == _BLOCK:
                 self._hand_out(_BLOCK)
-
-    def skip_to(self, position: int) -> None:
-        """Append zeros up to a position."""
-        self.write(np.zeros(position - self.position, np.uint8))
 
     def __enter__(self) -> Self:
         return self
@@ -93,7 +87,7 @@ class PackWriter:
     def _finish(self) -> None:
         if self._filled:
             end = -(-self._filled // _SECTOR) * _SECTOR
-            self._block[self._filled : end] = 0
+            self._block[self._filled : end] = bytes(end - self._filled)
             self._hand_out(end)
         while self._pending:
             self._pending.popleft()[0].result()
@@ -127,13 +121,13 @@ def _create(path: Path, flags: int) -> int:
     return _create(path, 0)
 
 
-def _buffer() -> np.ndarray:
+def _buffer() -> memoryview:
     """Return a block at the beginning of a page, as direct writes want it."""
-    return np.frombuffer(mmap.mmap(-1, _BLOCK), np.uint8)
+    return memoryview(mmap.mmap(-1, _BLOCK))
 
 
-def _write_all(descriptor: int, content: np.ndarray, offset: int) -> None:
-    left = content.data
+def _write_all(descriptor: int, content: memoryview, offset: int) -> None:
+    left = content
     while left:
         try:
             n = os.pwrite(descriptor, left, offset)

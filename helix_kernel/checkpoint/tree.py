@@ -20,6 +20,8 @@ from helix_kernel.checkpoint.arrays import identity, is_array
 from helix_kernel.errors import ArgumentError, CheckpointError
 
 MAX_DEPTH = 100
+UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, RecursionError, struct.error)
+"""What `Decoder.decode` raises of a document that no `Encoder` wrote."""
 _EXACT_INT = 2**53
 _SEGMENT_LENGTH = 120
 
@@ -94,7 +96,13 @@ class Decoder:
         self._wanted = wanted
 
     def decode(self, document: Any, place: Place = ()) -> Any:
-        """Return the value of a document; within mappings only what is wanted."""
+        """Return the value of a document; within mappings only what is wanted.
+
+        Raises:
+            One of `UNREADABLE`, or CheckpointError: no `Encoder` wrote it.
+        """
+        if len(place) > MAX_DEPTH:
+            raise ValueError(f"nested over {MAX_DEPTH} deep")
         if isinstance(document, list):
             return [self.decode(item, (*place, index)) for index, item in enumerate(document)]
         if not isinstance(document, dict):
@@ -185,17 +193,25 @@ class _Paths:
     def __init__(self) -> None:
         self._arrays: set[str] = set()
         self._groups: dict[str, str] = {}
+        self._prefixes: dict[tuple[str, ...], str] = {}
 
     def claim(self, place: Place) -> str:
         *parents, last = _segments(place) or ["%"]
-        path = ""
-        for segment in parents:
-            path = self._free(f"{path}{segment}", lambda p: self._groups.get(p.casefold(), p) == p)
-            self._groups[path.casefold()] = path
-            path += "/"
-        path = self._free(f"{path}{last}", lambda p: p.casefold() not in self._groups)
+        prefix = self._prefix(tuple(parents))
+        path = self._free(f"{prefix}{last}", lambda p: p.casefold() not in self._groups)
         self._arrays.add(path.casefold())
         return path
+
+    def _prefix(self, parents: tuple[str, ...]) -> str:
+        """Return the path of a group, with a slash behind it."""
+        if not parents:
+            return ""
+        if parents not in self._prefixes:
+            path = f"{self._prefix(parents[:-1])}{parents[-1]}"
+            path = self._free(path, lambda p: self._groups.get(p.casefold(), p) == p)
+            self._groups[path.casefold()] = path
+            self._prefixes[parents] = f"{path}/"
+        return self._prefixes[parents]
 
     def _free(self, path: str, fits: Callable[[str], bool]) -> str:
         while path.casefold() in self._arrays or not fits(path):
