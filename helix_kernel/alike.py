@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from copy import deepcopy
 from itertools import compress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -35,7 +36,9 @@ class Findings(Generic[Finding]):
         return None if tensors is None else (kept[1], tensors)
 
     def keep(self, args: Sequence[Any], finding: Finding) -> None:
-        """Keep what was found for a call."""
+        """Keep what was found for a call, where PyTorch can tell which calls are like it."""
+        if _tensor_guards() is None:
+            return
         if len(self._kept) >= _MOST:
             self._kept.clear()
         self._kept[getattr(args[0], "shape", None)] = Alike(args), finding
@@ -55,15 +58,14 @@ class Alike:
 
     def __init__(self, args: Sequence[Any]) -> None:
         import torch
-        from torch._C._dynamo.guards import TensorGuards  # what torch.compile asks before it calls its code
 
         self._kinds = [*map(type, args)]
         self._tensors = [isinstance(arg, torch.Tensor) for arg in args]
         self._others = [not is_tensor for is_tensor in self._tensors]
         self._values = deepcopy([*compress(args, self._others)])
-        self._are_like = TensorGuards(
-            *compress(args, self._tensors), dynamic_dims_sizes=None, dynamic_dims_strides=None
-        ).check
+        guards: Any = _tensor_guards()
+        tensors = compress(args, self._tensors)
+        self._are_like = guards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
 
     def tensors(self, args: Sequence[Any]) -> list[torch.Tensor] | None:
         """Return the tensors among a call's arguments, where it is like this one; else None."""
@@ -71,3 +73,16 @@ class Alike:
             return None
         tensors = [*compress(args, self._tensors)]
         return tensors if self._are_like(*tensors) else None
+
+
+@functools.cache
+def _tensor_guards() -> Any:
+    """Return what torch.compile asks before it calls its code; None where a PyTorch has no such thing.
+
+    It is a private part, and by far the fastest way to ask: without it nothing is remembered.
+    """
+    try:
+        from torch._C._dynamo.guards import TensorGuards
+    except ImportError:
+        return None
+    return TensorGuards

@@ -96,3 +96,10 @@ def test_there_are_never_many_findings():
         findings.keep((torch.empty(n),), n)
     assert len(findings._kept) <= 16
     assert findings.find((torch.empty(99),)) is not None
+
+
+def test_where_pytorch_cannot_tell_nothing_is_remembered(monkeypatch):
+    monkeypatch.setattr("helix_kernel.alike._tensor_guards", lambda: None)
+    findings = Findings()
+    findings.keep([torch.ones(2)], "finding")
+    assert findings.find([torch.ones(2)]) is None
