@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from helix_kernel.checkpoint.location import Place
     from helix_kernel.kernel import Kernel
     from helix_kernel.needs import Need
 
@@ -36,7 +37,7 @@ class SavedRun:
         accept_versions: Whether components of other versions are accepted.
     """
 
-    path: Path
+    path: Place
     attributes: Mapping[str, Any]
     accept_versions: bool = False
 
@@ -195,7 +196,7 @@ def _first(names: Sequence[str], line: Callable[[str], str]) -> list[str]:
     return [*map(line, names[:_SHOWN]), *more]
 
 
-def _newest_readable(checkpoint: str | Path) -> Path | None:
+def _newest_readable(checkpoint: str | Path) -> Place | None:
     """Return the newest step with a manifest that can be read; whether its arrays are good is not asked."""
     for path in reversed(_checkpoint.steps_at(checkpoint)):
         with suppress(CheckpointError):
@@ -204,7 +205,7 @@ def _newest_readable(checkpoint: str | Path) -> Path | None:
     return None
 
 
-def _saved_run(path: Path, *, accept_versions: bool) -> SavedRun:
+def _saved_run(path: Place, *, accept_versions: bool) -> SavedRun:
     with _checkpoint.Checkpoint.open(path) as opened:
         attributes = opened.attributes
     if "config" not in attributes:
@@ -212,7 +213,7 @@ def _saved_run(path: Path, *, accept_versions: bool) -> SavedRun:
     return SavedRun(path=path, attributes=attributes, accept_versions=accept_versions)
 
 
-def _refusal(path: Path, differences: Sequence[Need]) -> str:
+def _refusal(path: Place, differences: Sequence[Need]) -> str:
     lines = list(dict.fromkeys(map(str, differences)))
     packages = [need.command.partition("install ")[2] for need in differences if need.command]
     if len(set(packages)) > 1:

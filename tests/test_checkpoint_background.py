@@ -64,7 +64,7 @@ def test_an_error_in_the_background_comes_up_at_the_next_step(tmp_path, monkeypa
     manager = CheckpointManager(tmp_path, async_=True)
     manager.save(1, state(1))
     manager.wait()
-    monkeypatch.setattr("helix_kernel.checkpoint.writer.write_file", full)
+    monkeypatch.setattr("helix_kernel.checkpoint.directory.write_file", full)
     manager.save(2, state(2))
     manager._writing.exception()
     with pytest.raises(CheckpointError, match="No space left on device; nothing was left"):

@@ -112,16 +112,16 @@ def test_a_checkpoint_is_never_written_over(tmp_path):
 
 
 def test_of_two_writers_of_one_path_one_wins_whole(tmp_path, monkeypatch):
-    from helix_kernel.checkpoint import writer
+    from helix_kernel.checkpoint import directory
 
-    write = writer.write_file
+    write = directory.write_file
 
     def overtaken(path, content):
-        monkeypatch.setattr(writer, "write_file", write)
+        monkeypatch.setattr(directory, "write_file", write)
         save(tmp_path / "step", {"x": "first"})
         write(path, content)
 
-    monkeypatch.setattr(writer, "write_file", overtaken)
+    monkeypatch.setattr(directory, "write_file", overtaken)
     with pytest.raises(CheckpointError, match="not empty"):
         save(tmp_path / "step", {"x": "second"})
     assert load(tmp_path / "step") == {"x": "first"}
@@ -151,7 +151,7 @@ def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("helix_kernel.checkpoint.writer.write_file", interrupt)
+    monkeypatch.setattr("helix_kernel.checkpoint.directory.write_file", interrupt)
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path / "step", STATE)
     assert not list(tmp_path.iterdir())

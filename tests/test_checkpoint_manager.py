@@ -51,7 +51,7 @@ def test_no_step_goes_where_the_new_one_cannot_be_saved(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("helix_kernel.checkpoint.writer.write_file", full)
+    monkeypatch.setattr("helix_kernel.checkpoint.directory.write_file", full)
     with pytest.raises(CheckpointError, match="No space left on device"):
         manager.save(2, state(2))
     assert manager.steps() == [1]

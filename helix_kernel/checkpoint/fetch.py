@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -15,10 +14,9 @@ from helix_kernel.errors import CheckpointError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from helix_kernel.checkpoint.pack_files import Packs
+    from helix_kernel.checkpoint.pack_files import Packs, Readable
 
 _BATCH_BYTES = 4 * 2**20
-_THREADS = 4
 
 
 @attrs.frozen
@@ -64,7 +62,7 @@ def fetch(pieces: Sequence[Piece], packs: Packs, source: str) -> None:
         for batch in batches:
             _fetch_batch(batch, packs, source)
         return
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1, len(batches))) as pool:
+    with ThreadPoolExecutor(min(packs.n_readers, len(batches))) as pool:
         try:
             for _ in pool.map(lambda batch: _fetch_batch(batch, packs, source), batches):
                 pass
@@ -87,11 +85,12 @@ def _batches(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
 
 
 def _fetch_batch(batch: list[Piece], packs: Packs, source: str) -> None:
+    fetched = packs.fetched(batch)
     for piece in batch:
-        _fetch(piece, packs, source)
+        _fetch(piece, fetched, source)
 
 
-def _fetch(piece: Piece, packs: Packs, source: str) -> None:
+def _fetch(piece: Piece, packs: Readable, source: str) -> None:
     target = piece.target
     if target is not None and len(target) == piece.nbytes:
         packs.read_into(piece.pack, piece.offset, target, piece.owner)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import logging
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from helix_kernel.checkpoint.durable import remove_directory, sweep
-from helix_kernel.checkpoint.lock import WriterLock
-from helix_kernel.checkpoint.manifest import MANIFEST
+from helix_kernel.checkpoint.location import locate
 from helix_kernel.checkpoint.reader import Checkpoint, load
 from helix_kernel.checkpoint.retention import Retention
 from helix_kernel.checkpoint.staging import Staging
@@ -19,6 +16,8 @@ from helix_kernel.errors import ArgumentError, CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from helix_kernel.checkpoint.location import Address, Place
 
 _STEP = re.compile(r"step-(\d{8,})")
 _log = logging.getLogger(__name__)
@@ -31,10 +30,13 @@ class CheckpointManager:
     context that closes itself.
 
     Args:
-        directory: Where the steps lie; made by the first `save`.
+        directory: Where the steps lie; made by the first `save`. Or their place in an object store, such
+            as ``s3://bucket/run/checkpoints``, where any number of managers may write: of two that save
+            the same step, the second gets an error.
         keep: Which steps stay: how many of the newest, at least 1, or a `Retention`; None keeps all.
         async_: Let `save` return once the state is copied, and write the copy in the background.
-        incremental: Do not write again what the newest step holds bit for bit; see `reuse`.
+        incremental: Do not write again what the newest step holds bit for bit; see `reuse`. Not in
+            object stores.
 
     Raises:
         ArgumentError: `keep` is below 1.
@@ -42,23 +44,24 @@ class CheckpointManager:
 
     def __init__(
         self,
-        directory: str | Path,
+        directory: Address,
         *,
         keep: int | Retention | None = 3,
         async_: bool = False,
         incremental: bool = False,
     ) -> None:
-        self.directory = Path(directory)
+        location = locate(directory)
+        self.directory = location.place
+        self._run = location.run()
         self.keep = keep if isinstance(keep, Retention) else Retention(last=keep)
         self.incremental = incremental
-        self._lock = WriterLock(self.directory)
         self._staging = Staging() if async_ else None
         self._writer = ThreadPoolExecutor(1, "checkpoint") if async_ else None
         self._writing: Future[None] | None = None
 
     def save(
         self, step: int, state: Mapping[str | int, Any], *, attributes: Mapping[str, Any] | None = None
-    ) -> Path:
+    ) -> Place:
         """Save a step, then remove those that need not stay; see `save` for arguments and errors.
 
         A step of that number that is damaged is replaced; a good one is an error. Older steps go
@@ -70,17 +73,17 @@ class CheckpointManager:
         """
         path = self.path(step)
         self.wait()
-        self._lock.acquire()
-        sweep(self.directory)
-        if path.exists():
+        names = self._run.claim()
+        if path.name in names:
             if _damage(path) is None:
                 raise CheckpointError(f"{path} exists and is good; a checkpoint is never written over")
-            remove_directory(path)
+            self._run.remove([path.name])
+            names.remove(path.name)
         content = Content.of(state, attributes)
         if self._writer and self._staging:
-            self._writing = self._writer.submit(self._write, step, self._staging.copy(content))
+            self._writing = self._writer.submit(self._write, step, _steps(names), self._staging.copy(content))
         else:
-            self._write(step, content)
+            self._write(step, _steps(names), content)
         return path
 
     def poll(self) -> None:
@@ -99,7 +102,7 @@ class CheckpointManager:
         try:
             self.wait()
         finally:
-            self._lock.release()
+            self._run.release()
 
     def __enter__(self) -> Self:
         return self
@@ -107,7 +110,7 @@ class CheckpointManager:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def path(self, step: int) -> Path:
+    def path(self, step: int) -> Place:
         """Return the directory of a step, whether it exists or not."""
         if step < 0:
             raise ArgumentError(f"step is {step}; allowed is at least 0")
@@ -115,10 +118,7 @@ class CheckpointManager:
 
     def steps(self) -> list[int]:
         """Return the steps that are on disk, ascending; none where the directory is missing."""
-        if not self.directory.is_dir():
-            return []
-        matches = (_STEP.fullmatch(entry.name) for entry in self.directory.iterdir())
-        return sorted(int(match[1]) for match in matches if match)
+        return _steps(self._run.names())
 
     def latest(self) -> int | None:
         """Return the newest step that is complete and verifies; None where there is none.
@@ -142,7 +142,7 @@ class CheckpointManager:
         latest = self.latest()
         if latest is None:
             raise CheckpointError(f"{self.directory} has no good step, so none of its steps may go")
-        return self._removable(latest)
+        return self._removable(latest, self.steps())
 
     def prune(self) -> list[int]:
         """Remove the steps that need not stay, and return them.
@@ -151,11 +151,9 @@ class CheckpointManager:
             CheckpointError: No step is good, or another manager writes to the directory.
         """
         self.wait()
-        self._lock.acquire()
-        sweep(self.directory)
+        self._run.claim()
         steps = self.removable()
-        for step in steps:
-            remove_directory(self.path(step))
+        self._remove(steps)
         return steps
 
     def load(
@@ -181,14 +179,16 @@ class CheckpointManager:
             raise CheckpointError(f"{self.directory} has no step {step}; it has {self.steps() or 'none'}")
         return load(path, only=only, mmap=mmap, verify=verify, as_torch=as_torch)
 
-    def _write(self, step: int, content: Content) -> None:
-        steps = self.steps() if self.incremental else []
-        write_step(self.path(step), content, previous=self.path(steps[-1]) if steps else None)
-        for old in self._removable(step):
-            remove_directory(self.path(old))
+    def _write(self, step: int, older: list[int], content: Content) -> None:
+        previous = self.path(older[-1]) if self.incremental and older else None
+        write_step(self.path(step), content, previous=previous)
+        self._remove(self._removable(step, [*older, step]))
 
-    def _removable(self, good: int) -> list[int]:
-        return self.keep.removable(good, {step: self._metrics(step) for step in self.steps()})
+    def _remove(self, steps: list[int]) -> None:
+        self._run.remove([self.path(step).name for step in steps])
+
+    def _removable(self, good: int, steps: list[int]) -> list[int]:
+        return self.keep.removable(good, {step: self._metrics(step) for step in steps})
 
     def _metrics(self, step: int) -> Mapping[str, Any]:
         if self.keep.metric is None:
@@ -202,7 +202,7 @@ class CheckpointManager:
         return metrics if isinstance(metrics, dict) else {}
 
 
-def steps_at(path: str | Path) -> list[Path]:
+def steps_at(path: Address) -> list[Place]:
     """Return the checkpoints that a path means, ascending by step, good or not; nothing is read.
 
     Args:
@@ -211,17 +211,19 @@ def steps_at(path: str | Path) -> list[Path]:
     Raises:
         CheckpointError: Nothing is there.
     """
-    given = Path(path)
-    if (given / MANIFEST).exists() or _STEP.fullmatch(given.name):
+    location = locate(path)
+    given = location.place
+    if location.is_checkpoint() or _STEP.fullmatch(given.name):
         return [given]
     for manager in (CheckpointManager(given / "checkpoints"), CheckpointManager(given)):
         if steps := manager.steps():
             return [manager.path(step) for step in steps]
-    kind = "holds no checkpoint" if given.is_dir() else "is a file" if given.exists() else "does not exist"
-    raise CheckpointError(f"{given} {kind}; allowed are a checkpoint's directory and a run's directory")
+    raise CheckpointError(
+        f"{given} {location.state()}; allowed are a checkpoint's directory and a run's directory"
+    )
 
 
-def resolve(path: str | Path) -> Path:
+def resolve(path: Address) -> Place:
     """Return the checkpoint that a path means, verified.
 
     Args:
@@ -231,7 +233,7 @@ def resolve(path: str | Path) -> Path:
         CheckpointError: Nothing is there, or nothing good; names the damaged file and its array.
     """
     steps = steps_at(path)
-    if steps == [Path(path)]:
+    if steps == [locate(path).place]:
         with Checkpoint.open(path) as checkpoint:
             checkpoint.verify()
         return steps[0]
@@ -242,7 +244,7 @@ def resolve(path: str | Path) -> Path:
     return manager.path(latest)
 
 
-def _damage(path: Path) -> CheckpointError | None:
+def _damage(path: Place) -> CheckpointError | None:
     """Return what is wrong with a checkpoint, or None."""
     try:
         with Checkpoint.open(path) as checkpoint:
@@ -250,3 +252,8 @@ def _damage(path: Path) -> CheckpointError | None:
     except CheckpointError as error:
         return error
     return None
+
+
+def _steps(names: Iterable[str]) -> list[int]:
+    matches = map(_STEP.fullmatch, names)
+    return sorted(int(match[1]) for match in matches if match)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import mmap
 import os
 import weakref
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
 from helix_kernel.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from helix_kernel.checkpoint.fetch import Piece
 
-class Packs(Protocol):
-    """The packs of one step, wherever they are."""
+
+class Readable(Protocol):
+    """What bytes of packs can be read from."""
 
     def read_into(self, pack: str, offset: int, target: memoryview, owner: str) -> None:
         """Fill a buffer from a pack; any number of threads may do so at once.
@@ -30,6 +32,21 @@ class Packs(Protocol):
 
         Raises:
             CheckpointError: There are not so many bytes, or they cannot be read.
+        """
+
+
+class Packs(Readable, Protocol):
+    """The packs of one step, wherever they are."""
+
+    @property
+    def n_readers(self) -> int:
+        """How many threads it takes to read as fast as can be."""
+
+    def fetched(self, pieces: Sequence[Piece]) -> Readable:
+        """Return what these pieces can be read from: where a request is dear, they are fetched together.
+
+        Raises:
+            CheckpointError: As for `read_into`.
         """
 
     def map(self, pack: str) -> np.ndarray | None:
@@ -50,6 +67,8 @@ class PackFiles:
     Raises:
         CheckpointError: A pack is missing, truncated or grown.
     """
+
+    n_readers = min(4, os.cpu_count() or 1)
 
     def __init__(self, directory: Path, packs: dict[str, int], owner: Callable[[str, int], str]) -> None:
         self._directory = directory
@@ -78,6 +97,10 @@ class PackFiles:
                 )
             target = target[n:]
             offset += n
+
+    def fetched(self, pieces: Sequence[Piece]) -> Self:  # noqa: ARG002 - the protocol's
+        """See `Packs.fetched`: a read is cheap."""
+        return self
 
     def map(self, pack: str) -> np.ndarray | None:
         """See `Packs.map`; the bytes of a file that is cut short later cannot be touched any more."""

@@ -15,9 +15,9 @@ from helix_kernel.checkpoint.arrays import byte_pieces, to_torch
 from helix_kernel.checkpoint.fetch import Piece, fetch
 from helix_kernel.checkpoint.filling import filled
 from helix_kernel.checkpoint.lazy_array import LazyArray
-from helix_kernel.checkpoint.manifest import Manifest, read_manifest
+from helix_kernel.checkpoint.location import locate
+from helix_kernel.checkpoint.manifest import Manifest
 from helix_kernel.checkpoint.pack import ALIGNMENT
-from helix_kernel.checkpoint.pack_files import PackFiles, Packs
 from helix_kernel.checkpoint.packed_array import PackedArray
 from helix_kernel.checkpoint.selection import Selection
 from helix_kernel.checkpoint.tree import Decoder
@@ -26,9 +26,12 @@ from helix_kernel.errors import CheckpointError, UnknownNameError, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from helix_kernel.checkpoint.location import Address, Place
+    from helix_kernel.checkpoint.pack_files import Packs
+
 
 def load(
-    path: str | Path,
+    path: Address,
     *,
     only: str | Iterable[str] | None = None,
     mmap: bool = False,
@@ -38,7 +41,8 @@ def load(
     """Return a checkpoint's state, nested as it was saved.
 
     Args:
-        path: The checkpoint's directory.
+        path: The checkpoint's directory, or its place in an object store, such as
+            ``s3://bucket/run/checkpoints/step-00000100``.
         only: Paths such as ``"model"`` or ``["model/norm", "optimizer"]``: of mappings, only what
             lies at or below them. Everything if left out.
         mmap: Return arrays that are read from the disk when they are touched, and copied when they
@@ -57,7 +61,7 @@ def load(
 
 
 def load_into(
-    path: str | Path,
+    path: Address,
     state: Mapping[str | int, Any],
     *,
     only: str | Iterable[str] | None = None,
@@ -66,7 +70,7 @@ def load_into(
     """Read a checkpoint into arrays that exist: no second copy of them is made.
 
     Args:
-        path: The checkpoint's directory.
+        path: As for `load`.
         state: Nested as it was saved, with an array of the stored shape and type at each path: numpy,
             or torch on any device. Values that are no arrays are not looked at.
         only: As for `load`.
@@ -107,15 +111,17 @@ class Checkpoint:
     What was opened stays readable even when retention removes the step.
 
     Attributes:
-        source: Where it was opened.
+        path: Where it lies.
+        source: The same as text.
         attributes: What was saved as attributes.
         arrays: Path → what is known of the array; ties appear under the path that is stored.
         ties: Path of a tied array → the path under which it is stored.
         manifest: Where each array lies.
     """
 
-    def __init__(self, source: str, manifest: Manifest, packs: Packs) -> None:
-        self.source = source
+    def __init__(self, path: Place, manifest: Manifest, packs: Packs) -> None:
+        self.path = path
+        self.source = str(path)
         self.attributes: dict[str, Any] = Decoder(str).decode(manifest.attributes)
         self.ties = manifest.ties
         self.manifest = manifest
@@ -132,7 +138,7 @@ class Checkpoint:
         }
 
     @classmethod
-    def open(cls, path: str | Path) -> Checkpoint:
+    def open(cls, path: Address) -> Checkpoint:
         """Open a checkpoint; reads and checks its manifest, no array.
 
         Raises:
@@ -140,12 +146,12 @@ class Checkpoint:
                 has another size.
             IncompatibleCheckpointError: It is of a later version of the format.
         """
-        directory = Path(path)
-        content = read_manifest(directory)
-        read = first_form.read_manifest if first_form.is_first_form(content) else Manifest.from_bytes
-        manifest = read(content, str(directory))
-        packs = PackFiles(directory, manifest.packs, _Owners(manifest))
-        return cls(str(directory), manifest, packs)
+        location = locate(path)
+        content = location.read_manifest()
+        is_old = isinstance(location.place, Path) and first_form.is_first_form(content)
+        read = first_form.read_manifest if is_old else Manifest.from_bytes
+        manifest = read(content, str(location.place))
+        return cls(location.place, manifest, location.open_packs(manifest.packs, _Owners(manifest)))
 
     def close(self) -> None:
         """Let go of the files; arrays that were loaded or mapped stay good."""
@@ -156,11 +162,6 @@ class Checkpoint:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @property
-    def path(self) -> Path:
-        """Its directory."""
-        return Path(self.source)
 
     def __getitem__(self, name: str) -> LazyArray:
         """Return the array at a path, or the one that it is tied to; nothing is read yet."""

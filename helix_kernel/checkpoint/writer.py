@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
-import numpy as np
 
-from helix_kernel.checkpoint.arrays import byte_pieces, describe
-from helix_kernel.checkpoint.digests import ChunkDigests
-from helix_kernel.checkpoint.durable import new_directory, write_file
+from helix_kernel.checkpoint.arrays import byte_pieces, describe, small_bytes
+from helix_kernel.checkpoint.digests import ChunkDigests, digest_of
 from helix_kernel.checkpoint.layout import Layout
-from helix_kernel.checkpoint.manifest import MANIFEST, Extent, Manifest, StoredArray
-from helix_kernel.checkpoint.pack import ALIGNMENT, PackWriter
-from helix_kernel.checkpoint.reuse import Reused, reuse
+from helix_kernel.checkpoint.location import locate
+from helix_kernel.checkpoint.manifest import Extent, Manifest, StoredArray
+from helix_kernel.checkpoint.pack import ALIGNMENT
+from helix_kernel.checkpoint.reuse import Reused
 from helix_kernel.checkpoint.tree import Encoder
 from helix_kernel.errors import ArgumentError
 
+if TYPE_CHECKING:
+    from helix_kernel.checkpoint.location import Address, NewStep, PackSink
+
 
 def save(
-    path: str | Path, state: Mapping[str | int, Any], *, attributes: Mapping[str, Any] | None = None
+    path: Address, state: Mapping[str | int, Any], *, attributes: Mapping[str, Any] | None = None
 ) -> None:
     """Write a checkpoint; it exists, whole and on the disk, when this returns, and else not at all.
 
     Args:
-        path: The directory to make; missing parents are made too.
+        path: The directory to make, missing parents too; or a place in an object store, such as
+            ``s3://bucket/run/first``.
         state: Nested mappings, lists and tuples of arrays (numpy, torch on any device, anything
             with DLPack) and of None, bool, int, float and str. Arrays that share exactly the same
             memory are stored once. Subclasses (named tuples, ordered dicts, torch parameters) come
@@ -38,7 +40,7 @@ def save(
         ArgumentError: A key or value cannot be stored.
         CheckpointError: `path` exists, or the system refuses a write; nothing is left there.
     """
-    write_step(Path(path), Content.of(state, attributes))
+    write_step(path, Content.of(state, attributes))
 
 
 @attrs.frozen
@@ -74,11 +76,11 @@ class Content:
         return sum(layout.nbytes for layout in self.layouts.values())
 
 
-def write_step(path: Path, content: Content, *, previous: Path | None = None) -> None:
+def write_step(path: Address, content: Content, *, previous: Address | None = None) -> None:
     """Write a checkpoint from what `Content.of` made.
 
     Args:
-        path: The directory to make.
+        path: As for `save`.
         content: What it will hold.
         previous: An older checkpoint on the same file system: arrays that it holds bit for bit are
             not written again, its packs become this one's too by hard links.
@@ -86,12 +88,12 @@ def write_step(path: Path, content: Content, *, previous: Path | None = None) ->
     Raises:
         CheckpointError: See `save`.
     """
-    with new_directory(path) as directory:
-        reused = reuse(content.arrays, content.layouts, previous, directory) if previous else Reused({}, {})
+    with locate(path).new_step() as step:
+        reused = Reused({}, {})
+        if previous:
+            reused = step.reuse(content.arrays, content.layouts, locate(previous))
         fresh = [name for name in content.arrays if name not in reused.arrays]
-        written = _write_pack(
-            directory / pack_name(0), [(content.arrays[n], content.layouts[n]) for n in fresh]
-        )
+        written = _write_pack(step, [(content.arrays[n], content.layouts[n]) for n in fresh])
         arrays = reused.arrays | dict(zip(fresh, written.arrays, strict=True))
         manifest = Manifest(
             arrays={name: arrays[name] for name in content.arrays},
@@ -100,7 +102,7 @@ def write_step(path: Path, content: Content, *, previous: Path | None = None) ->
             ties=content.ties,
             attributes=content.attributes,
         )
-        write_file(directory / MANIFEST, manifest.to_bytes())
+        step.write_manifest(manifest.to_bytes())
 
 
 def pack_name(rank: int) -> str:
@@ -114,7 +116,7 @@ class _Written:
     arrays: list[StoredArray]
 
 
-def _write_pack(path: Path, arrays: list[tuple[Any, Layout]]) -> _Written:
+def _write_pack(step: NewStep, arrays: list[tuple[Any, Layout]]) -> _Written:
     """Write arrays of one shard each, one behind the other."""
     offsets, nbytes = [], 0
     for _, layout in arrays:
@@ -124,26 +126,29 @@ def _write_pack(path: Path, arrays: list[tuple[Any, Layout]]) -> _Written:
     if not nbytes:
         return _Written({}, [StoredArray(layout, ()) for _, layout in arrays])
     stored = []
-    with PackWriter(path, nbytes) as pack:
+    name = step.own_name(pack_name(0))
+    with step.new_pack(name, nbytes) as pack:
         for (array, layout), offset in zip(arrays, offsets, strict=True):
             extents: tuple[Extent, ...] = ()
             if layout.nbytes:
-                pack.skip_to(offset)
-                extents = (Extent(path.name, offset, _append(pack, array, layout)),)
+                gap = bytes(offset - pack.position)
+                extents = (Extent(name, offset, _append(pack, gap, array, layout)),)
             stored.append(StoredArray(layout, extents))
-    return _Written({path.name: nbytes}, stored)
+    return _Written({name: nbytes}, stored)
 
 
-def _append(pack: PackWriter, array: Any, layout: Layout) -> tuple[str, ...]:
-    """Append one shard to a pack and return the digests of its chunks."""
+def _append(pack: PackSink, gap: bytes, array: Any, layout: Layout) -> tuple[str, ...]:
+    """Append one shard to a pack, behind some zeros, and return the digests of its chunks."""
+    if layout.chunk_shape is None:
+        data = small_bytes(array, layout.dtype)
+        pack.write(b"".join((gap, data, layout.tail(layout.nbytes, data))))
+        return (digest_of(data),)
+    pack.write(gap)
     digests = ChunkDigests(layout.chunk_bytes)
-    data = bytearray()
     for piece in byte_pieces(array, layout.dtype):
         digests.update(piece)
-        pack.write(piece)
-        if layout.chunk_shape is None:
-            data += piece.tobytes()
-    pack.write(np.frombuffer(layout.tail(layout.nbytes, bytes(data)), np.uint8))
+        pack.write(piece.data)
+    pack.write(layout.tail(layout.nbytes))
     return digests.finish()
 
 

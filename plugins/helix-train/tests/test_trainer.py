@@ -459,7 +459,7 @@ def test_a_checkpoint_that_could_not_be_written_in_the_background_ends_the_run(t
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("helix_kernel.checkpoint.writer.write_file", full)
+    monkeypatch.setattr("helix_kernel.checkpoint.directory.write_file", full)
     with pytest.raises(CheckpointError, match="No space left on device"):
         fit(trainer({"trainer.checkpoint_every": 1, "trainer.checkpoint_async": True}))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
@@ -24,6 +24,9 @@ from helix_ssm.exponential_fit import fit
 from helix_ssm.layers.hyena import Hyena
 from helix_ssm.layers.hyena_filter import HyenaFilter
 from helix_ssm.layers.modal_filter import ModalFilter
+
+if TYPE_CHECKING:
+    from helix_kernel.checkpoint.location import Place
 
 _HYENA = "hyena"
 
@@ -94,7 +97,7 @@ def distil(model: nn.Module, *, d_state: int = 32, n_lags: int = 4096) -> Distil
 
 def distil_checkpoint(
     checkpoint: str | Path, out: str | Path, *, d_state: int = 32, n_lags: int = 4096
-) -> tuple[Path, Distillation]:
+) -> tuple[Place, Distillation]:
     """Distil a checkpoint's model and save it as a run of its own.
 
     The new checkpoint has the old one's config and records with the filters changed, and the weights; no

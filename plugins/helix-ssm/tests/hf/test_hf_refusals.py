@@ -218,7 +218,7 @@ def test_a_disk_that_fills_up_leaves_nothing(folder, refused, monkeypatch):
     def full(*_args, **_options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("helix_kernel.checkpoint.writer.write_file", full)
+    monkeypatch.setattr("helix_kernel.checkpoint.directory.write_file", full)
     assert "No space left on device" in refused(folder, CheckpointError)
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from helix_kernel.checkpoint.location import Place
     from helix_kernel.config import Resolved
 
 _FREE_TO_CHANGE = (
@@ -44,7 +45,7 @@ class Start:
         attributes: What the earlier run recorded.
     """
 
-    checkpoint: Path
+    checkpoint: Place
     attributes: Mapping[str, Any]
 
     @property

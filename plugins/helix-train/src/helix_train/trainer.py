@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from helix_kernel import Config
+    from helix_kernel.checkpoint.location import Place
     from helix_kernel.config import Resolved
     from helix_train.progress import Progress
 
@@ -53,7 +54,7 @@ class Result:
 
     step: int
     evaluation: Evaluation | None
-    checkpoint: Path
+    checkpoint: Place
     metrics: Path
     plot: Path | None
 
@@ -148,7 +149,7 @@ class Trainer:
             async_=checkpoint_async,
             incremental=checkpoint_incremental,
         )
-        self._checkpoint = self.out / "checkpoints"
+        self._checkpoint: Place = self.out / "checkpoints"
         self.step = 0
 
     def fit(self, progress: Progress) -> Result:
@@ -314,7 +315,7 @@ class Trainer:
         self._progress.note(f"step {self.step}: {evaluation} held out")
         return evaluation
 
-    def _save(self, loss: float, evaluation: Evaluation | None) -> Path:
+    def _save(self, loss: float, evaluation: Evaluation | None) -> Place:
         # The loss was that of the weights before the step: the step itself may have gone too far.
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
             self._stop("weights are not finite")

@@ -12,6 +12,7 @@ import attrs
 
 from helix_kernel import checkpoint as checkpoints
 from helix_kernel.checkpoint.durable import new_directory, write_file
+from helix_kernel.errors import ArgumentError
 from helix_kernel.nesting import flatten
 from helix_kernel.restore import open_run
 from helix_ssm.hf.fit import check_fit, shapes_of
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from helix_kernel import Kernel
     from helix_kernel.checkpoint import ArrayInfo
+    from helix_kernel.checkpoint.location import Place
     from helix_kernel.config import Resolved
     from helix_kernel.restore import SavedRun
 
@@ -143,6 +145,11 @@ def _beside(run: SavedRun) -> dict[str, Path]:
     imported = run.attributes.get("hf")
     if imported is None:
         return _tokenizer(run.attributes["config"])
+    if not isinstance(run.path, Path):
+        raise ArgumentError(
+            f"{run.path} was imported together with {', '.join(imported['files'])}, which lie beside a run "
+            "that is a directory; copy the run to one"
+        )
     return {name: run.path.parent.parent / BESIDE / name for name in imported["files"]}
 
 
@@ -156,7 +163,9 @@ def _tokenizer(config: Mapping[str, Any]) -> dict[str, Path]:
     return {other.name: other for other in others} | {TOKENIZER: file}
 
 
-def _write_weights(making: Path, path: Path, weights: Mapping[str, ArrayInfo], shard_bytes: int) -> list[str]:
+def _write_weights(
+    making: Path, path: Place, weights: Mapping[str, ArrayInfo], shard_bytes: int
+) -> list[str]:
     """Write the weights, one file's at a time, and the index where there are several; return the files."""
     safetensors = import_safetensors()
     shards = _shards(weights, shard_bytes)
