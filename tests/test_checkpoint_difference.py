@@ -1,6 +1,7 @@
 """What two checkpoints differ in, and reading arrays block by block."""
 
 import math
+import tracemalloc
 from pathlib import Path
 
 import ml_dtypes
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helix_kernel.checkpoint import Checkpoint, blocks, save
+from helix_kernel.checkpoint import Checkpoint, blocks, load, save
 from helix_kernel.checkpoint.difference import ABSENT, difference, leaves
 from helix_kernel.checkpoint.layout import Layout
 from helix_kernel.errors import CheckpointError
@@ -122,6 +123,35 @@ def test_arrays_with_the_same_digest_are_not_read(tmp_path, differ):
         pytest.raises(CheckpointError, match="array 'w'"),
     ):
         difference(a, b)
+
+
+def test_arrays_that_are_cut_otherwise_are_compared_by_their_elements(tmp_path):
+    state = load(OLD)
+    save(tmp_path / "same", state)
+    state["model"]["wide"] = state["model"]["wide"].copy()
+    state["model"]["wide"][1, 30] += 2
+    save(tmp_path / "other", state)
+    with Checkpoint.open(OLD) as old, Checkpoint.open(tmp_path / "same") as same:
+        assert old.digest("model/wide") != same.digest("model/wide")
+        assert difference(old, same).changes == []
+        with Checkpoint.open(tmp_path / "other") as other:
+            (change,) = difference(old, other).changes
+    assert (change.name, change.n_changed, change.norm) == ("model/wide", 1, 2)
+
+
+def test_memory_is_bounded_whatever_the_arrays_size(tmp_path):
+    array = np.zeros(2**23)
+    for name in "ab":
+        save(tmp_path / name, {"w": array})
+        array += 1
+    del array
+    with Checkpoint.open(tmp_path / "a") as a, Checkpoint.open(tmp_path / "b") as b:
+        tracemalloc.start()
+        (change,) = difference(a, b).changes
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert change.norm == pytest.approx(2**11.5)
+    assert peak < 40 * 2**20
 
 
 @pytest.mark.parametrize("shape", [(), (0, 3), (7,), (3000, 700), (1, 2_000_000), (2, 1, 900_000)])
