@@ -14,6 +14,7 @@ from helix_kernel.checkpoint.manifest import MANIFEST, read_manifest
 from helix_kernel.checkpoint.pack import PackWriter
 from helix_kernel.checkpoint.pack_files import PackFiles
 from helix_kernel.checkpoint.reuse import Reused, reuse
+from helix_kernel.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +31,10 @@ class Directory:
 
     def is_checkpoint(self) -> bool:
         """See `Location.is_checkpoint`."""
-        return (self.place / MANIFEST).exists()
+        try:
+            return (self.place / MANIFEST).exists()
+        except OSError:  # may not be looked at: whoever lists the place is told
+            return False
 
     def state(self) -> str:
         """See `Location.state`."""
@@ -90,7 +94,12 @@ class DirectoryRun:
 
     def names(self) -> list[str]:
         """See `Run.names`."""
-        return [entry.name for entry in self._directory.iterdir()] if self._directory.is_dir() else []
+        try:
+            return [entry.name for entry in self._directory.iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise CheckpointError(f"cannot list {self._directory}: {error.strerror}") from error
 
     def claim(self) -> list[str]:
         """See `Run.claim`."""

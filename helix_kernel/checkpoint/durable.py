@@ -8,6 +8,7 @@ operating system drops with the process: what is hidden and unlocked belongs to 
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import secrets
 import shutil
@@ -32,17 +33,20 @@ def new_directory(path: Path) -> Iterator[Path]:
     Raises:
         CheckpointError: `path` exists, or the system refuses a write. Nothing is left behind.
     """
-    if path.exists():
-        raise CheckpointError(f"{path} exists; a checkpoint is never written over: choose another path")
     temporary = hidden_sibling(path)
     try:
+        _refuse_to_write_over(path)
         make_directory(temporary)
         with _held(temporary):
             yield temporary
             for folder, _, _ in os.walk(temporary, topdown=False):
                 _sync(folder)
             temporary.rename(path)
-            _sync(path.parent)
+            try:
+                _sync(path.parent)
+            except OSError:
+                path.rename(temporary)  # it may be gone after a power loss, so it must not be seen now
+                raise
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         reason = error.strerror or error
@@ -96,14 +100,25 @@ def hidden_sibling(path: Path) -> Path:
     return path.with_name(f"{_MARK}{path.name}-{secrets.token_hex(4)}")
 
 
-def sweep(parent: Path) -> list[Path]:
-    """Remove what dead writers left in a directory, and return what was removed."""
+def sweep(parent: Path, name: str | None = None) -> list[Path]:
+    """Remove what dead writers left in a directory, and return what was removed.
+
+    Args:
+        parent: The directory.
+        name: Of what they were to become; everything if left out.
+    """
     removed = []
-    for leftover in sorted(parent.glob(f"{_MARK}*")):
+    pattern = "*" if name is None else f"{glob.escape(name)}-????????"
+    for leftover in sorted(parent.glob(f"{_MARK}{pattern}")):
         with suppress(OSError), _held(leftover):
             shutil.rmtree(leftover)
             removed.append(leftover)
     return removed
+
+
+def _refuse_to_write_over(path: Path) -> None:
+    if path.exists():
+        raise CheckpointError(f"{path} exists; a checkpoint is never written over: choose another path")
 
 
 def _sync(path: str | Path) -> None:

@@ -96,7 +96,7 @@ def _fetch(piece: Piece, packs: Readable, source: str) -> None:
         packs.read_into(piece.pack, piece.offset, target, piece.owner)
         content = target
     else:
-        content = np.empty(piece.nbytes + piece.n_tail, np.uint8).data
+        content = _memory(piece, source)
         packs.read_into(piece.pack, piece.offset, content, piece.owner)
         if target is not None:
             target[:] = content[piece.skip : piece.skip + len(target)]
@@ -110,3 +110,10 @@ def _fetch(piece: Piece, packs: Readable, source: str) -> None:
             f"{source} is damaged: what follows {piece.owner} at byte {piece.offset + piece.nbytes} of "
             f"{piece.pack} was changed after it was written"
         )
+
+
+def _memory(piece: Piece, source: str) -> memoryview:
+    try:
+        return np.empty(piece.nbytes + piece.n_tail, np.uint8).data
+    except (MemoryError, ValueError) as error:
+        raise CheckpointError(f"{source}: a chunk of {piece.owner} does not fit: {error}") from error

@@ -166,15 +166,15 @@ def read_manifest(directory: Path) -> bytes:
     Raises:
         CheckpointError: There is none, or it cannot be read.
     """
-    if not directory.is_dir():
-        kind = "is a file" if directory.exists() else "does not exist"
-        raise CheckpointError(f"{directory} {kind}; a checkpoint is a directory with a {MANIFEST}")
     try:
         return read_regular(directory / MANIFEST, _MOST_BYTES)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{directory} is no checkpoint: it has no {MANIFEST}, which is written last"
-        ) from None
+    except (FileNotFoundError, NotADirectoryError):
+        if directory.is_dir():
+            reason = f"is no checkpoint: it has no {MANIFEST}, which is written last"
+        else:
+            kind = "is a file" if directory.exists() else "does not exist"
+            reason = f"{kind}; a checkpoint is a directory with a {MANIFEST}"
+        raise CheckpointError(f"{directory} {reason}") from None
     except OSError as error:
         raise CheckpointError(f"cannot read {directory / MANIFEST}: {error.strerror}") from error
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
+from helix_kernel.checkpoint.regular_file import open_regular
 from helix_kernel.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -115,8 +116,10 @@ class PackFiles:
 
     def _open(self, name: str, size: int, owner: Callable[[str, int], str]) -> None:
         try:
-            self._descriptors[name] = os.open(self._directory / name, os.O_RDONLY)
+            self._descriptors[name] = open_regular(self._directory / name)
         except FileNotFoundError:
+            if not self._directory.exists():
+                raise CheckpointError(f"{self._directory} was removed while it was being opened") from None
             raise CheckpointError(
                 f"{self._directory} is damaged: {name}, part of {owner(name, 0)}, is missing"
             ) from None

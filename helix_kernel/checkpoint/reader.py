@@ -20,7 +20,7 @@ from helix_kernel.checkpoint.manifest import Manifest
 from helix_kernel.checkpoint.pack import ALIGNMENT
 from helix_kernel.checkpoint.packed_array import PackedArray
 from helix_kernel.checkpoint.selection import Selection
-from helix_kernel.checkpoint.tree import Decoder
+from helix_kernel.checkpoint.tree import UNREADABLE, Decoder
 from helix_kernel.errors import CheckpointError, UnknownNameError, did_you_mean
 
 if TYPE_CHECKING:
@@ -122,7 +122,9 @@ class Checkpoint:
     def __init__(self, path: Place, manifest: Manifest, packs: Packs) -> None:
         self.path = path
         self.source = str(path)
-        self.attributes: dict[str, Any] = Decoder(str).decode(manifest.attributes)
+        self.attributes: dict[str, Any] = _decoded(
+            Decoder(str), manifest.attributes, "attributes", self.source
+        )
         self.ties = manifest.ties
         self.manifest = manifest
         self._packs = packs
@@ -229,6 +231,10 @@ class Checkpoint:
         reading.finish()
         return state
 
+    def tree(self) -> dict[str | int, Any]:
+        """Return the state with an `ArrayInfo` in place of each array; reads none."""
+        return self._decode(lambda name: self.arrays[self.ties.get(name, name)], None)
+
     def load_into(
         self, state: Mapping[str | int, Any], *, only: str | Iterable[str] | None = None, verify: bool = True
     ) -> None:
@@ -248,18 +254,24 @@ class Checkpoint:
 
     def _decode(self, read: Callable[[str], Any], only: str | Iterable[str] | None) -> dict[str | int, Any]:
         selection = Selection(only)
-        try:
-            state: dict[str | int, Any] = Decoder(read, selection).decode(self.manifest.state)
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise CheckpointError(
-                f"{self.source} is damaged: its state cannot be read ({error!r})"
-            ) from error
+        state = _decoded(Decoder(read, selection), self.manifest.state, "state", self.source)
         for path in selection.unmatched():
             known = sorted(
                 {name.split("/")[0] for name in self.arrays} | set(map(str, state)) | set(self.arrays)
             )
             raise UnknownNameError(f"{self.source} holds nothing at {path!r}.{did_you_mean(path, known)}")
         return state
+
+
+def _decoded(decoder: Decoder, document: Any, what: str, source: str) -> dict[Any, Any]:
+    """Return the mapping that a document of a manifest says."""
+    try:
+        value = decoder.decode(document)
+        if not isinstance(value, dict):
+            raise TypeError("no mapping")
+    except UNREADABLE as error:
+        raise CheckpointError(f"{source} is damaged: its {what} cannot be read ({error!r})") from error
+    return value
 
 
 class _Reading:
