@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from helix_kernel.checkpoint.location import locate
@@ -58,6 +59,7 @@ class CheckpointManager:
         self._staging = Staging() if async_ else None
         self._writer = ThreadPoolExecutor(1, "checkpoint") if async_ else None
         self._writing: Future[None] | None = None
+        self._trusted: int | None = None  # the step that was written, or verified, last
 
     def save(
         self, step: int, state: Mapping[str | int, Any], *, attributes: Mapping[str, Any] | None = None
@@ -180,9 +182,24 @@ class CheckpointManager:
         return load(path, only=only, mmap=mmap, verify=verify, as_torch=as_torch)
 
     def _write(self, step: int, older: list[int], content: Content) -> None:
-        previous = self.path(older[-1]) if self.incremental and older else None
+        previous = self.path(older[-1]) if self.incremental and older and self._is_sound(older[-1]) else None
         write_step(self.path(step), content, previous=previous)
-        self._remove(self._removable(step, [*older, step]))
+        self._trusted = step
+        try:
+            self._remove(self._removable(step, [*older, step]))
+        except CheckpointError as error:  # the step is saved; the next one tries again
+            _log.warning("step %d is saved, but others stay that need not: %s", step, error)
+
+    def _is_sound(self, step: int) -> bool:
+        """Whether packs of a step may become the next one's: damage would be taken over with them.
+
+        What this manager wrote itself is not read again, nor is what lies in an object store.
+        """
+        path = self.path(step)
+        damage = _damage(path) if isinstance(path, Path) and step != self._trusted else None
+        if damage is not None:
+            _log.warning("nothing of step %d is taken over: %s", step, damage)
+        return damage is None
 
     def _remove(self, steps: list[int]) -> None:
         self._run.remove([self.path(step).name for step in steps])
