@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 REQUIREMENTS := .ci/requirements.txt constraints.txt $(wildcard pyproject.toml */pyproject.toml plugins/*/pyproject.toml) $(wildcard helix-cpu/CMakeLists.txt helix-cpu/native/*)
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all torture lint bench clean
 
 demo: $(VENV)/stamp
 	@$(BIN)/python docs/examples/demo.py
@@ -17,6 +17,10 @@ test: $(VENV)/stamp lint
 
 test-all: $(VENV)/stamp lint
 	$(PYTEST)
+
+# Checkpoints under kill -9, power loss, flipped bits, refusing disks and hostile files: 1,000 rounds of each.
+torture: $(VENV)/stamp
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m torture --rounds 1000
 
 lint: $(VENV)/stamp
 	$(BIN)/ruff check .
