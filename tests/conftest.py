@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(Path(__file__).parent / "toy"))
+sys.path[:0] = [str(Path(__file__).parent / "toy"), str(Path(__file__).parent / "servers")]
 # How long an example takes says more about the machine's other work than about the code.
 settings.register_profile("helix", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("helix")
@@ -85,3 +85,28 @@ def write(tmp_path):
         return path
 
     return run
+
+
+@pytest.fixture(scope="session")
+def object_server():
+    """An S3 server on loopback, to which the environment points."""
+    from object_server import ObjectServer
+
+    server = ObjectServer()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", server.url)
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(object_server):
+    """The URL of a run in a new bucket."""
+    object_server.behave()
+    name = object_server.make_bucket()
+    object_server.requests.clear()
+    yield f"s3://{name}/run/checkpoints"
+    object_server.behave()

@@ -27,7 +27,7 @@ _CAUSES = (
         ("kind: Connect", "ConnectionRefused", "error sending request"),
         "no answer from the server: check the network and the endpoint (for S3 AWS_ENDPOINT_URL)",
     ),
-    (("NotSupported", "NotImplemented"), "this kind of store cannot do that: use another"),
+    (("NotSupported", "NotImplemented"), "this kind of store cannot do that; use another"),
 )
 
 
@@ -43,7 +43,7 @@ def named_errors(doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except (BaseError, OSError, ValueError) as error:
+    except (BaseError, OSError, ValueError, NotImplementedError) as error:
         raise CheckpointError(f"cannot {doing}: {_cause(error)}") from error
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import HTTPStore
 
 from helix_kernel.checkpoint.manifest import MANIFEST
 from helix_kernel.checkpoint.object_errors import named_errors
@@ -33,6 +34,11 @@ _IN_FLIGHT_BYTES = 4 * PART_BYTES
 @contextmanager
 def new_object_step(at: ObjectPrefix) -> Iterator[NewObjects]:
     """Give a checkpoint to fill; see `Location.new_step`."""
+    if isinstance(at.store, HTTPStore):
+        raise CheckpointError(
+            f"cannot write checkpoint {at}: what is reached by plain http can only be read; write to a "
+            "directory, or to a bucket such as s3://bucket/run"
+        )
     step = NewObjects(at)
     try:
         with named_errors(f"write checkpoint {at}"):

@@ -15,7 +15,7 @@ from helix_kernel.checkpoint.manifest import Extent, Manifest, StoredArray
 from helix_kernel.checkpoint.pack import ALIGNMENT
 from helix_kernel.checkpoint.reuse import Reused
 from helix_kernel.checkpoint.tree import Encoder
-from helix_kernel.errors import ArgumentError
+from helix_kernel.errors import ArgumentError, CheckpointError
 
 if TYPE_CHECKING:
     from helix_kernel.checkpoint.location import Address, NewStep, PackSink
@@ -40,7 +40,10 @@ def save(
         ArgumentError: A key or value cannot be stored.
         CheckpointError: `path` exists, or the system refuses a write; nothing is left there.
     """
-    write_step(path, Content.of(state, attributes))
+    content = Content.of(state, attributes)
+    if locate(path).is_checkpoint():  # found at the end anyway, but before everything is sent it is cheaper
+        raise CheckpointError(f"{path} exists; a checkpoint is never written over: choose another path")
+    write_step(path, content)
 
 
 @attrs.frozen
