@@ -49,6 +49,7 @@ def test_config_components_attributes_and_values_differ_by_dotted_path(differ):
         "config": {"model": {"d": 9}, "layers": [{"n": 1}, {"n": 3}]},
         "components": {"p:a": "2", "q:b": "1"},
     }
+    second["config"]["kernel"] = {"components": second["components"]}
     first["metrics"], second["metrics"] = {"loss": 2.0}, {"loss": 1.5}
     found = differ({"rng": {"python": (1, 2)}}, {"rng": {"python": (1, 3)}}, (first, second))
     assert found.config == {"model.d": (8, 9), "model.old": (1, ABSENT), "layers.1.n": (2, 3)}

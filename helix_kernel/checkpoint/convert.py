@@ -6,6 +6,7 @@ What `export` wrote comes back as it was, attributes and ties included, and is c
 from __future__ import annotations
 
 import json
+import struct
 import warnings
 import zipfile
 from pathlib import Path
@@ -181,7 +182,7 @@ def _exported(
             else Decoder(_reader(named)).decode(state)
         )
         return Source(form, decoded, Decoder(str).decode(document["attributes"]))
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, struct.error) as error:
         if isinstance(error, ArgumentError):
             raise
         raise CheckpointError(

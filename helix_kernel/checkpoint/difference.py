@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 ABSENT = object()
 """Stands for a value that one of the two does not have."""
 
+COMPONENTS_IN_CONFIG = "kernel.components."
+"""Below this path a frozen config repeats what the attribute ``components`` says."""
+
 _ARRAY = object()
 
 
@@ -89,7 +92,7 @@ def difference(first: Checkpoint, second: Checkpoint) -> Difference:
         name for name in common if name not in forms and not (name in first.ties and name in second.ties)
     ]
     return Difference(
-        config=config,
+        config={path: pair for path, pair in config.items() if not path.startswith(COMPONENTS_IN_CONFIG)},
         components=_pairs(*components),
         attributes=_differing(*described),
         values=_differing(_values(first), _values(second)),

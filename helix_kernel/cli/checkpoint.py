@@ -1,57 +1,87 @@
-"""The command `checkpoint inspect`. It imports no torch and reads no more than digests need."""
+"""The command `checkpoint inspect`. It imports no torch and no zarr."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from helix_kernel.checkpoint import Checkpoint
 from helix_kernel.checkpoint import resolve as resolve_checkpoint
-from helix_kernel.cli.output import print_json, print_table
+from helix_kernel.checkpoint.difference import COMPONENTS_IN_CONFIG, leaves
+from helix_kernel.cli.output import print_json, print_table, readable_size, strict_json
+from helix_kernel.listing import listing
+from helix_kernel.needs import needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from helix_kernel.needs import Need
+
 
 def inspect(path: str, *, json: bool = False) -> None:
-    """Show what a checkpoint holds, after checking every file of it.
+    """Show what a checkpoint holds and needs, after checking every byte of it.
 
     Args:
         path: A checkpoint, or a run's directory, which means its newest good checkpoint.
-        json: Print one JSON object.
+        json: Print one JSON object, with the SHA-256 of each array's bytes.
     """
-    checkpoint = Checkpoint.open(resolve_checkpoint(path))
-    if json:
-        print_json(_document(checkpoint))
-        return
-    size = sum(array.nbytes for array in checkpoint.arrays.values())
-    print(f"{checkpoint.path}: {len(checkpoint.arrays)} arrays, {_readable(size)}")
-    if "step" in checkpoint.attributes:
-        print(f"step {checkpoint.attributes['step']}")
-    components = checkpoint.attributes.get("components")
-    if isinstance(components, dict) and components:
-        print()
-        print_table(("component", "version"), [(str(k), str(v)) for k, v in sorted(components.items())])
-    if checkpoint.arrays:
-        print()
-        print_table(("array", "shape", "dtype", "size"), list(_tree(checkpoint)))
+    with Checkpoint.open(resolve_checkpoint(path)) as checkpoint:
+        needed = needs(checkpoint.attributes, listing())
+        if json:
+            print_json(_document(checkpoint, needed))
+        else:
+            _print(checkpoint, needed)
 
 
-def _document(checkpoint: Checkpoint) -> dict[str, Any]:
+def _document(checkpoint: Checkpoint, needed: list[Need]) -> dict[str, Any]:
     arrays = [
         {
             "name": array.name,
             "shape": list(array.shape),
             "dtype": array.dtype,
+            "bytes": array.nbytes,
+            "digest": array.digest,
             "sha256": checkpoint.sha256(array.name),
         }
         for _, array in sorted(checkpoint.arrays.items())
     ]
     return {
         "path": str(checkpoint.path),
-        "attributes": checkpoint.attributes,
+        "attributes": strict_json(checkpoint.attributes),
+        "needs": [{**attrs.asdict(need), "command": need.command} for need in needed],
         "arrays": arrays,
         "ties": checkpoint.ties,
     }
+
+
+def _print(checkpoint: Checkpoint, needed: list[Need]) -> None:
+    size = sum(array.nbytes for array in checkpoint.arrays.values())
+    print(f"{checkpoint.path}: {len(checkpoint.arrays)} arrays, {readable_size(size)}")
+    attributes = dict(checkpoint.attributes)
+    if "step" in attributes:
+        print(f"step {attributes.pop('step')}")
+    attributes.pop("components", None)
+    config = attributes.pop("config", {})
+    if needed:
+        print()
+        rows = [(need.name, need.saved, need.installed or "-", _remark(need)) for need in needed]
+        print_table(("component", "saved with", "installed", ""), rows)
+    for title, values in (("config", config), ("attribute", attributes)):
+        lines = [(path, str(value)) for path, value in leaves(values)]
+        if lines := [line for line in lines if not line[0].startswith(COMPONENTS_IN_CONFIG)]:
+            print()
+            print_table((title, "value"), lines)
+    if checkpoint.arrays:
+        print()
+        print_table(("array", "shape", "dtype", "size"), list(_tree(checkpoint)))
+
+
+def _remark(need: Need) -> str:
+    if need.state == "ok":
+        return ""
+    what = {"version": "another version", "missing": "missing", "broken": "broken"}[need.state]
+    return f"{what}: {need.command or need.detail}"
 
 
 def _tree(checkpoint: Checkpoint) -> Iterator[tuple[str, str, str, str]]:
@@ -68,13 +98,4 @@ def _tree(checkpoint: Checkpoint) -> Iterator[tuple[str, str, str, str]]:
             yield label, "", "", f"is {checkpoint.ties[name]}"
         else:
             array = checkpoint.arrays[name]
-            yield label, str(array.shape), array.dtype, _readable(array.nbytes)
-
-
-def _readable(size: int) -> str:
-    amount = float(size)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:.1f} TiB"
+            yield label, str(array.shape), array.dtype, readable_size(array.nbytes)

@@ -26,14 +26,38 @@ COMMANDS = {
     ("config", "resolve"): ("helix_kernel.cli.config:resolve", "Print a config with every default filled in"),
     ("config", "schema"): ("helix_kernel.cli.config:schema", "Print the JSON Schema of configs, for editors"),
     ("doctor",): ("helix_kernel.cli.doctor:doctor", "Say what this machine has, and what is wrong with it"),
+    ("checkpoint", "list"): (
+        "helix_kernel.cli.checkpoint_steps:list_steps",
+        "List a run's checkpoints, and which are good",
+    ),
     ("checkpoint", "inspect"): (
         "helix_kernel.cli.checkpoint:inspect",
-        "Show what a checkpoint holds",
+        "Show what a checkpoint holds and needs",
+    ),
+    ("checkpoint", "verify"): (
+        "helix_kernel.cli.checkpoint_steps:verify",
+        "Read every byte, and name what is damaged",
+    ),
+    ("checkpoint", "diff"): (
+        "helix_kernel.cli.checkpoint_diff:diff",
+        "Show what two checkpoints differ in, and by how much",
+    ),
+    ("checkpoint", "export"): (
+        "helix_kernel.cli.checkpoint_forms:export",
+        "Write a checkpoint as safetensors or plain Zarr",
+    ),
+    ("checkpoint", "convert"): (
+        "helix_kernel.cli.checkpoint_forms:convert",
+        "Make a checkpoint of an older one, safetensors or Zarr",
+    ),
+    ("checkpoint", "prune"): (
+        "helix_kernel.cli.checkpoint_steps:prune",
+        "Remove a run's checkpoints that no rule keeps",
     ),
 }
 GROUPS = {
     "config": "Check, resolve and describe configs",
-    "checkpoint": "Look into checkpoints",
+    "checkpoint": "List, check, compare, export, convert and prune checkpoints",
 }
 
 

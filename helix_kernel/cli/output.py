@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+INFINITY = float("inf")
+
 
 def print_json(value: Any) -> None:
     """Print one JSON object on standard output."""
@@ -27,6 +29,27 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         lines.append("  ".join(cells).rstrip())
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def readable_size(nbytes: int) -> str:
+    """Return a number of bytes for people."""
+    amount = float(nbytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+def strict_json(value: Any) -> Any:
+    """Return a value that JSON has: what is no finite number becomes text, as in Zarr's metadata."""
+    if isinstance(value, float) and (value != value or value in (INFINITY, -INFINITY)):  # noqa: PLR0124 - NaN
+        return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124 - NaN
+    if isinstance(value, dict):
+        return {str(key): strict_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict_json(item) for item in value]
+    return value
 
 
 def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
