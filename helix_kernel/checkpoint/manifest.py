@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import attrs
 
+from helix_kernel.checkpoint.collector import uncollected
 from helix_kernel.checkpoint.digests import HEX_LENGTH, digest_of, digest_of_all
 from helix_kernel.checkpoint.layout import Layout, Shard, group_metadata, to_text
 from helix_kernel.checkpoint.regular_file import read_regular
@@ -78,6 +79,7 @@ class Manifest:
     ties: dict[str, str]
     attributes: Any
 
+    @uncollected()
     def to_bytes(self) -> bytes:
         """Return the content of ``manifest.json``."""
         # Put together by hand: paths need no escapes, and thousands of arrays share a few documents.
@@ -128,6 +130,7 @@ class Manifest:
         return group_metadata({"helix": described})
 
     @classmethod
+    @uncollected()
     def from_bytes(cls, content: bytes, source: str) -> Manifest:
         """Read what `to_bytes` wrote, and nothing else.
 
@@ -206,6 +209,18 @@ def checked_path(name: str) -> str:
     return name
 
 
+def check_ties(manifest: Manifest) -> None:
+    """Refuse ties to what is not stored.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for tied, stored in manifest.ties.items():
+        checked_path(tied)
+        if stored not in manifest.arrays or tied in manifest.arrays:
+            raise ValueError(f"{tied} is tied to {stored}, which is not stored")
+
+
 def _unseal(content: bytes, source: str) -> dict[str, Any]:
     found = _SEAL.fullmatch(content, max(0, len(content) - _SEAL_LENGTH))
     body = content[:-_SEAL_LENGTH]
@@ -233,7 +248,7 @@ def _read(document: dict[str, Any]) -> Manifest:
     manifest = Manifest(
         arrays=arrays, packs=packs, state=root["state"], ties=root["ties"], attributes=root["attributes"]
     )
-    _check_ties(manifest)
+    check_ties(manifest)
     _check_overlaps(manifest)
     return manifest
 
@@ -267,13 +282,6 @@ def _size(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError(f"{value!r} is no size")
     return value
-
-
-def _check_ties(manifest: Manifest) -> None:
-    for tied, stored in manifest.ties.items():
-        checked_path(tied)
-        if stored not in manifest.arrays or tied in manifest.arrays:
-            raise ValueError(f"{tied} is tied to {stored}, which is not stored")
 
 
 def _check_overlaps(manifest: Manifest) -> None:

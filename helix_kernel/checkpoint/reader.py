@@ -12,6 +12,7 @@ import numpy as np
 
 from helix_kernel.checkpoint import first_form
 from helix_kernel.checkpoint.arrays import byte_pieces, to_torch
+from helix_kernel.checkpoint.collector import uncollected
 from helix_kernel.checkpoint.fetch import Piece, fetch
 from helix_kernel.checkpoint.filling import filled
 from helix_kernel.checkpoint.lazy_array import LazyArray
@@ -114,7 +115,6 @@ class Checkpoint:
         path: Where it lies.
         source: The same as text.
         attributes: What was saved as attributes.
-        arrays: Path → what is known of the array; ties appear under the path that is stored.
         ties: Path of a tied array → the path under which it is stored.
         manifest: Where each array lies.
     """
@@ -128,7 +128,11 @@ class Checkpoint:
         self.ties = manifest.ties
         self.manifest = manifest
         self._packs = packs
-        self.arrays = {
+
+    @functools.cached_property
+    def arrays(self) -> dict[str, ArrayInfo]:
+        """Path → what is known of the array; ties appear under the path that is stored."""
+        return {
             name: ArrayInfo(
                 name,
                 stored.layout.shape,
@@ -136,7 +140,7 @@ class Checkpoint:
                 stored.digest,
                 stored.layout.nbytes,
             )
-            for name, stored in manifest.arrays.items()
+            for name, stored in self.manifest.arrays.items()
         }
 
     @classmethod
@@ -252,6 +256,7 @@ class Checkpoint:
                 reading.add(PackedArray(wanted[name], self.manifest.arrays[wanted[name]]), target)
             reading.finish()
 
+    @uncollected()
     def _decode(self, read: Callable[[str], Any], only: str | Iterable[str] | None) -> dict[str | int, Any]:
         selection = Selection(only)
         state = _decoded(Decoder(read, selection), self.manifest.state, "state", self.source)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from helix_kernel.checkpoint.arrays import byte_pieces, describe, small_bytes
+from helix_kernel.checkpoint.collector import uncollected
 from helix_kernel.checkpoint.digests import ChunkDigests, digest_of
 from helix_kernel.checkpoint.layout import Layout
 from helix_kernel.checkpoint.location import locate
@@ -65,6 +66,7 @@ class Content:
     attributes: Any
 
     @classmethod
+    @uncollected()
     def of(cls, state: Mapping[Any, Any], attributes: Mapping[Any, Any] | None) -> Content:
         """Take a state apart; copies no array. For arguments and errors see `save`."""
         encoder = Encoder()
