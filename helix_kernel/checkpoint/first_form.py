@@ -16,9 +16,18 @@ import numpy as np
 from helix_kernel.checkpoint.digests import ChunkDigests
 from helix_kernel.checkpoint.dtypes import DTYPES
 from helix_kernel.checkpoint.layout import Layout, Shard
-from helix_kernel.checkpoint.manifest import MANIFEST, Extent, Manifest, StoredArray, checked_path
+from helix_kernel.checkpoint.manifest import (
+    MANIFEST,
+    Extent,
+    Manifest,
+    StoredArray,
+    check_ties,
+    checked_path,
+)
+from helix_kernel.checkpoint.regular_file import read_regular
 from helix_kernel.errors import CheckpointError
 
+_MOST_BYTES = 2**24  # a file has at most one chunk, which was cut to 4 MiB
 _BEGINNING = b'{"format":"helix-checkpoint","version":1,"files":{'
 
 
@@ -48,17 +57,19 @@ def read_manifest(content: bytes, source: str) -> Manifest:
             checked_path(name): _read_array(source, name, entry, files, packs)
             for name, entry in described["arrays"].items()
         }
-        return Manifest(
+        manifest = Manifest(
             arrays=arrays,
             packs=packs,
             state=described["state"],
             ties=described["ties"],
             attributes=described["attributes"],
         )
+        check_ties(manifest)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{source} is damaged: {MANIFEST} is truncated or was changed ({error!r})"
         ) from error
+    return manifest
 
 
 def _files(content: bytes) -> dict[str, tuple[int, str]]:
@@ -67,22 +78,36 @@ def _files(content: bytes) -> dict[str, tuple[int, str]]:
     body = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
     if hashlib.sha256(body).hexdigest() != digest:
         raise ValueError("its SHA-256 is another")
-    return {name: (size, sha256) for name, (size, sha256) in document["files"].items()}
+    return {checked_path(name): (size, sha256) for name, (size, sha256) in document["files"].items()}
 
 
 def _read_array(
     source: str, name: str, entry: dict[str, Any], files: dict[str, tuple[int, str]], packs: dict[str, int]
 ) -> StoredArray:
-    layout = Layout(tuple(entry["shape"]), DTYPES[entry["dtype"]], tuple(entry["chunks"]), None)
+    layout = _layout(entry)
+    if layout.n_shards > len(files):
+        raise ValueError(f"array {name!r} has fewer files than its shape says")
     extents = []
     for shard in layout.shards:
         file = f"{name}/{_key(shard)}"
         content = np.frombuffer(_read(source, file, files, f"array {name!r}"), np.uint8)
+        if len(content) != layout.stored_bytes:
+            raise ValueError(f"{file} is not as long as its array's shape says")
         digests = ChunkDigests(layout.chunk_bytes)
         digests.update(content[: layout.data_bytes(shard)])
         packs[file] = len(content)
         extents.append(Extent(file, 0, digests.finish()))
     return StoredArray(layout, tuple(extents))
+
+
+def _layout(entry: dict[str, Any]) -> Layout:
+    shape, chunks = tuple(entry["shape"]), tuple(entry["chunks"])
+    if len(shape) != len(chunks) or 0 in chunks:
+        raise ValueError(f"chunks {chunks} of shape {shape}")
+    for length in (*shape, *chunks):
+        if type(length) is not int or not 0 <= length < 2**63:
+            raise ValueError(f"length {length}")
+    return Layout(shape, DTYPES[entry["dtype"]], chunks, None)
 
 
 def _key(shard: Shard) -> str:
@@ -92,7 +117,7 @@ def _key(shard: Shard) -> str:
 def _read(source: str, name: str, files: dict[str, tuple[int, str]], owner: str) -> bytes:
     size, sha256 = files[name]
     try:
-        content = (Path(source) / name).read_bytes()
+        content = read_regular(Path(source) / name, max(size, _MOST_BYTES))
     except FileNotFoundError:
         raise CheckpointError(f"{source} is damaged: {name}, part of {owner}, is missing") from None
     except OSError as error:
