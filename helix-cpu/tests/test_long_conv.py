@@ -92,6 +92,13 @@ def test_any_size_agrees_with_the_reference(batch_size, seq_len, d_model, n_lags
     assert all(close(*pair, 1e-6, least) for pair in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize("seq_len", [1, 2, 3, 5, 7, 15, 17, 31, 33, 63, 65])
+@pytest.mark.parametrize("d_model", [1, 17])
+def test_short_sequences_agree_with_scipy_to_the_last_step(seq_len, d_model):
+    _, x, kernel, D = arguments(2, seq_len, d_model, seq_len)
+    assert close(long_conv(x, kernel, D), convolve(x, kernel) + x.double() * D.double(), 1e-6)
+
+
 @pytest.mark.parametrize("shape", BY_TRANSFORM, ids=str)
 def test_long_sequences_agree_with_scipy(shape):
     grad, x, kernel, D = arguments(*shape)

@@ -160,6 +160,12 @@ def test_packed_sequences_are_each_by_itself(cuts, rates):
     assert_agrees(call._replace(initial_state=states, cu_seqlens=torch.tensor(bounds, dtype=torch.int32)))
 
 
+@pytest.mark.parametrize("bounds", [[0, 1, 70], [0, 33, 34, 70], [0, 32, 64, 70], [0, 0, 5, 5, 70]])
+def test_packed_sequences_without_given_states_begin_at_nothing(bounds):
+    call = draw(batch_size=1, seq_len=70)._replace(initial_state=None)
+    assert_agrees(call._replace(cu_seqlens=torch.tensor(bounds, dtype=torch.int32)))
+
+
 @pytest.mark.parametrize("bounds", [[0, 5, 3, 9], [1, 9], [0, 8]])
 def test_bounds_that_do_not_fit_are_refused(bounds):
     call = draw(batch_size=1, seq_len=9)._replace(initial_state=None, cu_seqlens=torch.tensor(bounds))
