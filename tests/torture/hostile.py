@@ -1,6 +1,7 @@
 """Checkpoints made to harm whoever opens them: sealed as they should be, and lying in every other way."""
 
 import copy
+import hashlib
 import json
 import os
 import random
@@ -59,6 +60,27 @@ def mutate(document, chance):
     return document
 
 
+def mutate_first_form(path, chance):
+    """Change the description in a checkpoint of the first form, with digests that are right.
+
+    Args:
+        path: The checkpoint, which is changed.
+        chance: As for `mutate`.
+    """
+    manifest = json.loads((path / MANIFEST).read_bytes())
+    root = json.loads((path / "zarr.json").read_bytes())
+    for _ in range(chance.randint(1, 3)):
+        _change(root, chance)
+    content = _text(root).encode()
+    (path / "zarr.json").write_bytes(content)
+    manifest["files"]["zarr.json"] = [len(content), hashlib.sha256(content).hexdigest()]
+    if chance.random() < 0.5:
+        _change(manifest["files"], chance)
+    del manifest["sha256"]
+    digest = hashlib.sha256(_text(manifest).encode()).hexdigest()
+    (path / MANIFEST).write_text(_text(manifest | {"sha256": digest}))
+
+
 def write(path, document):
     """Write a manifest with a seal that is right; a document of bytes is taken as the JSON."""
     content = document if isinstance(document, bytes) else _text(document).encode("utf-8", "surrogatepass")
@@ -114,7 +136,7 @@ def _use(path):
             checkpoint.state()
             checkpoint.state(mmap=True, verify=False)
             for name in checkpoint.arrays:
-                checkpoint[name][:1]
+                checkpoint[name][...]
                 checkpoint.sha256(name)
             checkpoint.manifest.documents()
         manager.latest()
@@ -150,7 +172,7 @@ def _change_at(parent, key, keys, chance):
     elif kind == "rename" and isinstance(parent, dict):
         parent[chance.choice(["..", "a/../b", "", "x", "c/0/1", "$array", "zarr.json"])] = parent.pop(key)
     elif kind == "deepen":
-        for _ in range(chance.choice([1, 90, 120, 400])):
+        for _ in range(chance.choice([1, 90, 120, 250])):
             value = [value] if isinstance(parent, list) or chance.random() < 0.5 else {"a": value}
         parent[key] = value
     else:
