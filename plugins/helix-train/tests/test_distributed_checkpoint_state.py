@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from obstore.store import MemoryStore
 from torch.distributed.checkpoint import load as torch_load
 from torch.distributed.checkpoint import save as torch_save
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata
@@ -89,6 +90,16 @@ def test_what_cannot_be_stored_is_refused_by_name(tmp_path, state, message):
     with pytest.raises(ArgumentError, match=message):
         save_sharded(tmp_path / "step", state)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_in_an_object_store_can_be_read_but_not_be_written():
+    store = MemoryStore()
+    save(store, {"model": torch.arange(6.0).reshape(2, 3)})
+    state = {"model": torch.zeros(2, 3)}
+    load_sharded(store, state)
+    assert state["model"].tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+    with pytest.raises(ArgumentError, match="several ranks can write to a directory only"):
+        save_sharded(store, state)
 
 
 def test_attributes_are_values_alone(tmp_path):

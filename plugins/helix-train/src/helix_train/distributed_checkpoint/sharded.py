@@ -17,14 +17,16 @@ from helix_train.distributed_checkpoint.storage_reader import HelixStorageReader
 from helix_train.distributed_checkpoint.storage_writer import HelixStorageWriter
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from torch.distributed import ProcessGroup
 
+    from helix_kernel.checkpoint.location import Address
+
 
 def save_sharded(
-    path: str | os.PathLike[str],
+    path: str | Path,
     state: Mapping[str, Any],
     *,
     attributes: Mapping[str, Any] | None = None,
@@ -42,7 +44,8 @@ def save_sharded(
         process_group: The ranks; all if left out.
 
     Raises:
-        ArgumentError: A key or value cannot be stored, or values differ between ranks.
+        ArgumentError: A key or value cannot be stored, values differ between ranks, or `path` is that of
+            an object store.
         CheckpointError: `path` exists, the system refuses a write, or a rank was lost. The error of the
             first rank that has one is raised on all.
     """
@@ -60,7 +63,7 @@ def save_sharded(
 
 
 def load_sharded(
-    path: str | os.PathLike[str],
+    path: Address,
     state: dict[str, Any],
     *,
     process_group: ProcessGroup | None = None,
@@ -69,7 +72,7 @@ def load_sharded(
     """Read a checkpoint into the shards of a state that exists; every rank of the group calls it.
 
     Args:
-        path: The checkpoint's directory, however it was written.
+        path: The checkpoint's directory or its place in an object store, however it was written.
         state: See `HelixLoadPlanner`; objects with ``state_dict`` are given what was read by
             ``load_state_dict``.
         process_group: The ranks; all if left out.

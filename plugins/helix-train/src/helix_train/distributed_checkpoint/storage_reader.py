@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner
 
     from helix_kernel.checkpoint import LazyArray
+    from helix_kernel.checkpoint.location import Address
 
 
 class HelixStorageReader(StorageReader):
@@ -35,12 +36,12 @@ class HelixStorageReader(StorageReader):
     The checkpoint may have been written by any number of ranks, or by one process.
 
     Args:
-        path: The checkpoint's directory.
+        path: The checkpoint's directory, or its place in an object store.
         verify: Check everything that is read against its digest.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, verify: bool = True) -> None:
-        self.path = os.fspath(path)
+    def __init__(self, path: Address, *, verify: bool = True) -> None:
+        self.path = path
         self._verify = verify
         self._opened: Checkpoint | CheckpointError | None = None
 
@@ -61,9 +62,9 @@ class HelixStorageReader(StorageReader):
             nodes = dict(named(checkpoint.tree()))
         except CheckpointError as error:
             self._opened = error
-            return Metadata({}, planner_data=SavedState(self.path, {}))
+            return Metadata({}, planner_data=SavedState(str(self.path), {}))
         arrays = {name: _metadata(node) for name, node in nodes.items() if isinstance(node, ArrayInfo)}
-        return Metadata(dict(arrays), planner_data=SavedState(self.path, nodes))
+        return Metadata(dict(arrays), planner_data=SavedState(checkpoint.source, nodes))
 
     def set_up_storage_reader(self, metadata: Metadata, is_coordinator: bool) -> None:  # noqa: ARG002, FBT001 - torch's protocol
         """Keep what is needed to read; see `StorageReader`.
@@ -102,9 +103,9 @@ class HelixStorageReader(StorageReader):
         return done
 
     @classmethod
-    def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
-        """Whether it is a path of a local file system, not a URL; see `StorageReader`."""
-        return "://" not in str(checkpoint_id)
+    def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:  # noqa: ARG003 - torch's protocol
+        """Whether it may be a checkpoint's address, as any path or URL may; see `StorageReader`."""
+        return True
 
     def _read(self, array: LazyArray, origin: tuple[int, ...], target: torch.Tensor) -> None:
         shape, dtype = describe(target, array.name)

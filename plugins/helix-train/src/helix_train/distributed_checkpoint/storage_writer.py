@@ -17,6 +17,7 @@ from helix_kernel.checkpoint.arrays import describe
 from helix_kernel.checkpoint.dtypes import DTYPES
 from helix_kernel.checkpoint.durable import new_directory, sweep, write_file
 from helix_kernel.checkpoint.layout import Layout
+from helix_kernel.checkpoint.location import locate
 from helix_kernel.checkpoint.manifest import MANIFEST, Manifest, StoredArray
 from helix_kernel.checkpoint.writer import Content, pack_name
 from helix_kernel.errors import ArgumentError, CheckpointError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata
     from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, WriteItem
 
+    from helix_kernel.checkpoint.location import Address
     from helix_train.distributed_checkpoint.state_tree import Described, Leaf
 
 
@@ -45,11 +47,11 @@ class HelixStorageWriter(StorageWriter):
         attributes: See ``helix_kernel.checkpoint.save``; those of rank 0 count.
 
     Raises:
-        ArgumentError: An attribute cannot be stored.
+        ArgumentError: An attribute cannot be stored, or the path is that of an object store.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, attributes: Mapping[str, Any] | None = None) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Address, *, attributes: Mapping[str, Any] | None = None) -> None:
+        self.path = _directory(path)
         self._attributes = Content.of({}, attributes).attributes
         self._directory = ExitStack()
         self._temporary = self.path
@@ -59,7 +61,7 @@ class HelixStorageWriter(StorageWriter):
         """Begin anew, at another path if one is given."""
         self.abandon()
         if checkpoint_id is not None:
-            self.path = Path(checkpoint_id)
+            self.path = _directory(Path(checkpoint_id))
 
     def abandon(self) -> None:
         """Remove what was written of a checkpoint that was not finished; only rank 0 has any."""
@@ -138,6 +140,16 @@ class HelixStorageWriter(StorageWriter):
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
         """Whether it is a path of a local file system, not a URL; see `StorageWriter`."""
         return "://" not in str(checkpoint_id)
+
+
+def _directory(path: Address) -> Path:
+    place = locate(path).place
+    if not isinstance(place, Path):
+        raise ArgumentError(
+            f"path is {place}; several ranks can write to a directory only: save there, and load it from "
+            "wherever it is copied to"
+        )
+    return place
 
 
 class _AbandonedError(Exception):
