@@ -491,3 +491,16 @@ def test_the_best_and_the_round_checkpoints_stay(trainer, monkeypatch):
 def test_the_best_need_something_to_be_the_best_by():
     with pytest.raises(ArgumentError, match=r"keep_best=2 goes by the held-out loss.*validate_every=0"):
         TrainerConfig(config=None, steps=1, keep_best=2)
+
+
+def test_a_checkpoint_says_how_long_its_run_took_with_what_came_before(trainer, tmp_path):
+    first = trainer({"trainer.checkpoint_every": 6, "trainer.out": str(tmp_path / "run")})
+    fit(first)
+    path = tmp_path / "run/checkpoints/step-00000006"
+    attributes = Checkpoint.open(path).attributes
+    assert 0 < attributes["wall_time"] < 600
+    assert attributes["saved_at"].startswith("20")
+    longer = {"trainer.steps": 8, "trainer.resume": True, "trainer.out": str(tmp_path / "run")}
+    fit(trainer(longer))
+    later = Checkpoint.open(tmp_path / "run/checkpoints/step-00000008").attributes
+    assert later["wall_time"] > attributes["wall_time"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import platform
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
@@ -12,10 +11,8 @@ import attrs
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-import helix_train
 from helix_kernel.checkpoint import CheckpointManager, Retention
 from helix_kernel.errors import ArgumentError, HelixError, did_you_mean
-from helix_kernel.hooks import API_VERSION
 from helix_kernel.nesting import nest
 from helix_train.config import check_best, check_recomputation
 from helix_train.device import choose_device
@@ -23,6 +20,7 @@ from helix_train.evaluation import Evaluation, evaluate_dataset
 from helix_train.initial_weights import load_initial_weights
 from helix_train.objective import Examples, Losses, Objective, add_up
 from helix_train.plot import draw_loss_curve
+from helix_train.provenance import WallTime, provenance
 from helix_train.records import Recorder, read_records
 from helix_train.resume import Start, find_start, restore
 from helix_train.state import kept_rngs, optimizer_state, parameter_groups, rng_state, seed_rngs
@@ -150,6 +148,7 @@ class Trainer:
             incremental=checkpoint_incremental,
         )
         self._checkpoint: Place = self.out / "checkpoints"
+        self._wall_time = WallTime(self.start.attributes.get("wall_time", 0.0) if self.start else 0.0)
         self.step = 0
 
     def fit(self, progress: Progress) -> Result:
@@ -327,24 +326,16 @@ class Trainer:
             "step": self.step,
         }
         metrics = {"loss": loss} | ({"held_out_loss": evaluation.loss} if evaluation else {})
-        return self._manager.save(self.step, state, attributes={**self._attributes(), "metrics": metrics})
+        attributes = {
+            "step": self.step,
+            "metrics": metrics,
+            **self._wall_time.describe(),
+            **self._attributes(),
+        }
+        return self._manager.save(self.step, state, attributes=attributes)
 
     def _attributes(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "config": self.config.to_dict(),
-            "components": self.config.versions(),
-            "api": API_VERSION,
-            "ops": self.selection.as_dict(),
-            "data_fingerprint": self.dataset.fingerprint,
-            "environment": {
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "helix-train": helix_train.__version__,
-                "device": str(self.device),
-                "threads": torch.get_num_threads(),
-            },
-        }
+        return provenance(self.config, self.selection, self.dataset.fingerprint, self.device)
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
