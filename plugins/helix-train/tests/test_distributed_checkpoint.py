@@ -105,6 +105,13 @@ def test_what_one_process_saved_is_read_into_shards(tmp_path, directory):
     assert [wrong for wrong, _, _ in ranks.run(directory, 3, ranks.read, tmp_path / "step", True)] == [[]] * 3
 
 
+def test_torch_s_async_save_writes_what_was_there_when_it_was_called(directory):
+    assert ranks.run(directory, 4, ranks.write_in_background, directory / "async") == [None] * 4
+    state = load(directory / "async", as_torch=True)
+    assert state["step"] == 7
+    assert_tensors(state["tensors"], ranks.tensors())
+
+
 def test_a_model_of_fsdp_and_its_optimizer_go_on_as_if_never_stopped(directory):
     path = directory / "model"
     (saved, later), *_ = ranks.run(directory, 4, ranks.save_model, path)

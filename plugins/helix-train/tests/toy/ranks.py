@@ -14,7 +14,7 @@ from datetime import timedelta
 
 import torch
 from torch import distributed
-from torch.distributed.checkpoint import FileSystemWriter
+from torch.distributed.checkpoint import FileSystemWriter, async_save
 from torch.distributed.checkpoint import save as torch_save
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
@@ -22,9 +22,16 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 from helix_kernel.checkpoint import layout
-from helix_train.distributed_checkpoint import load_sharded, pack_of_rank, save_sharded, storage_writer
+from helix_train.distributed_checkpoint import (
+    HelixSavePlanner,
+    HelixStorageWriter,
+    load_sharded,
+    pack_of_rank,
+    save_sharded,
+    storage_writer,
+)
 
-START_S, COLLECTIVE_S = 120, 20
+START_S, COLLECTIVE_S = 120, 60
 PRELOADED = [
     "torch._dynamo",  # DTensor imports it at its first use
     "torch.distributed.fsdp",
@@ -152,6 +159,17 @@ def write(path, by_torch, chunk_bytes):
         state["only"] = {"one": torch.ones(3)}
     save_sharded(path, state, attributes={"rank": rank})
     torch_save(state["model"]["tensors"], storage_writer=FileSystemWriter(by_torch))
+
+
+def write_in_background(path):
+    """Let torch's own async save copy the tensors, then change them while it writes."""
+    state = sharded(tensors(), distributed.get_world_size())
+    writing = async_save(
+        {"tensors": state, "step": 7}, storage_writer=HelixStorageWriter(path), planner=HelixSavePlanner()
+    )
+    for tensor in state.values():
+        (tensor.to_local() if isinstance(tensor, DTensor) else tensor).zero_()
+    writing.result()
 
 
 def read(path, other):
