@@ -96,7 +96,7 @@ def _safetensors(source: Path) -> Source:
         return Source("safetensors file", tensors, {"metadata": metadata} if metadata else {})
     arrays = {path: tensors[name] for name, path in document["paths"].items()}
     layouts = {path: Layout.of(array.shape, array.dtype) for path, array in arrays.items()}
-    return _exported("exported safetensors file", str(source), document, arrays, layouts)
+    return _exported("safetensors file of Helix", str(source), document, arrays, layouts)
 
 
 def _zarr_directory(source: Path) -> Source:
@@ -132,7 +132,7 @@ def _zarr(source: Path, store: Store) -> Source:
     document = _helix(root.attrs.get("helix"))
     if document is not None:
         layouts = {path: _layout(nodes[path], array) for path, array in arrays.items()}
-        return _exported("exported Zarr hierarchy", str(source), document, arrays, layouts)
+        return _exported("Zarr hierarchy of Helix", str(source), document, arrays, layouts)
     own = {path: dict(node.attrs) for path, node in [("", root), *nodes.items()] if node.attrs}
     return Source(
         "Zarr hierarchy",

@@ -9,7 +9,7 @@ import attrs
 from helix_kernel.checkpoint import Checkpoint
 from helix_kernel.checkpoint import resolve as resolve_checkpoint
 from helix_kernel.checkpoint.difference import COMPONENTS_IN_CONFIG, leaves
-from helix_kernel.cli.output import print_json, print_table, readable_size, strict_json
+from helix_kernel.cli.output import clipped, print_json, print_table, readable_size, strict_json
 from helix_kernel.listing import listing
 from helix_kernel.needs import needs
 
@@ -68,7 +68,7 @@ def _print(checkpoint: Checkpoint, needed: list[Need]) -> None:
         rows = [(need.name, need.saved, need.installed or "-", _remark(need)) for need in needed]
         print_table(("component", "saved with", "installed", ""), rows)
     for title, values in (("config", config), ("attribute", attributes)):
-        lines = [(path, str(value)) for path, value in leaves(values)]
+        lines = [(path, clipped(value)) for path, value in leaves(values)]
         if lines := [line for line in lines if not line[0].startswith(COMPONENTS_IN_CONFIG)]:
             print()
             print_table((title, "value"), lines)

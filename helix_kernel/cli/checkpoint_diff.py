@@ -8,7 +8,7 @@ import attrs
 
 from helix_kernel.checkpoint import Checkpoint, resolve
 from helix_kernel.checkpoint.difference import ABSENT, difference
-from helix_kernel.cli.output import print_json, print_table, strict_json
+from helix_kernel.cli.output import clipped, print_json, print_table, strict_json
 
 if TYPE_CHECKING:
     from helix_kernel.checkpoint.difference import Difference
@@ -87,5 +87,4 @@ def _print(first: str, second: str, found: Difference) -> None:
 
 
 def _shown(value: Any) -> str:
-    text = "-" if value is ABSENT else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return "-" if value is ABSENT else clipped(value)

@@ -41,6 +41,12 @@ def readable_size(nbytes: int) -> str:
     return f"{amount:.1f} TiB"
 
 
+def clipped(value: object) -> str:
+    """Return a value as text that fits into a table."""
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def strict_json(value: Any) -> Any:
     """Return a value that JSON has: what is no finite number becomes text, as in Zarr's metadata."""
     if isinstance(value, float) and (value != value or value in (INFINITY, -INFINITY)):  # noqa: PLR0124 - NaN
