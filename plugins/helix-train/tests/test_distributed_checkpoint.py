@@ -65,6 +65,7 @@ def test_each_rank_writes_its_own_shards_and_replicas_are_written_once(written):
     assert packs["model/tensors/rows"] == packs["model/tensors/columns"] == own
     assert packs["model/tensors/few"] == own[:3]
     assert packs["model/tensors/grid"] == own
+    assert len(packs["model/tensors/hybrid"]) == 2, "each half is held by two ranks"
     assert len(packs["model/tensors/twice"]) == 10, "3, 2, 3 and 2 rows have only 1 as a common length"
     assert [len(packs[f"model/tensors/{name}"]) for name in ("replicated", "plain", "scalar", "empty")] == [
         1,
@@ -157,6 +158,8 @@ def test_what_goes_wrong_on_one_rank_is_one_error_on_all_and_leaves_nothing(dire
     told = outcomes[0]
     assert told["full disk"].startswith("CheckpointError: rank 2: cannot write data-00002.bin of checkpoint")
     assert "No space left on device" in told["full disk"]
+    assert "data-00002.bin of checkpoint" in told["not shared"]
+    assert told["not shared"].endswith("the path must lie on a file system that all ranks share")
     assert "state 'run/loss' is 0 on rank 0 and 1 on rank 3; what differs" in told["value"]
     assert told["kind"].startswith("ArgumentError: rank 3: state 'run/at' is a builtins.object")
     assert "state 'plain' is float32 (2,) on rank 0 and float32 (3,) on rank 1" in told["shape"]

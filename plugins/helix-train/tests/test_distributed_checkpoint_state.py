@@ -33,9 +33,9 @@ from helix_train.distributed_checkpoint.state_tree import merged
 def test_one_process_saves_and_loads_without_a_group(tmp_path):
     weight = torch.randn(3, 2)
     state = {"model": {"a.w": weight, "a.tied": weight}, 1: (torch.ones(2), [np.arange(3)]), "step": 3}
-    save_sharded(tmp_path / "step", state, attributes={"loss": 0.5})
+    save_sharded(tmp_path / "new/run/step", state, attributes={"loss": 0.5})
     save(tmp_path / "expected", state, attributes={"loss": 0.5})
-    found, expected = Checkpoint.open(tmp_path / "step"), Checkpoint.open(tmp_path / "expected")
+    found, expected = Checkpoint.open(tmp_path / "new/run/step"), Checkpoint.open(tmp_path / "expected")
     assert (found.manifest.state, found.ties) == (expected.manifest.state, expected.ties)
     assert (found.arrays, found.attributes) == (expected.arrays, expected.attributes)
 

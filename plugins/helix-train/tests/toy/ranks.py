@@ -108,6 +108,7 @@ def tensors():
         "vector": (7,),
         "grid": (9, 7),
         "twice": (10, 2),
+        "hybrid": (6, 2),
         "replicated": (3, 2),
         "plain": (2, 3),
         "scalar": (),
@@ -127,14 +128,13 @@ def sharded(whole, world, *, other=False):
     square = init_device_mesh("cpu", (2, 2)) if world == 4 else None
     on_line = {"rows": 0, "columns": 1, "few": 0, "vector": 0, "empty": 0, "cube": 1}
     if other:
-        on_line |= {"rows": 1, "columns": 0, "cube": 2, "grid": 1, "twice": 0}
+        on_line |= {"rows": 1, "columns": 0, "cube": 2, "grid": 1, "twice": 0, "hybrid": 0}
     state = {name: distribute_tensor(whole[name], line, [Shard(axis)]) for name, axis in on_line.items()}
     state["replicated"] = distribute_tensor(whole["replicated"], line, [Replicate()])
     if not other:
-        state["grid"] = distribute_tensor(
-            whole["grid"], square or line, [Shard(0), Shard(1)][: 2 if square else 1]
-        )
-        state["twice"] = distribute_tensor(whole["twice"], square or line, [Shard(0)] * (2 if square else 1))
+        two = {"grid": [Shard(0), Shard(1)], "twice": [Shard(0), Shard(0)], "hybrid": [Replicate(), Shard(0)]}
+        for name, placements in two.items():
+            state[name] = distribute_tensor(whole[name], square or line, placements if square else [Shard(0)])
     return {name: state.get(name, whole[name].clone()) for name in whole}
 
 
@@ -272,6 +272,9 @@ def fail(path, missing):
     if rank == 2:
         storage_writer.write_pack = full_disk
     told = {"full disk": error_of(save_sharded, path, state)}
+    if rank == 2:
+        storage_writer.write_pack = lambda pack, parts: write_pack(pack.parent / "unseen" / pack.name, parts)
+    told["not shared"] = error_of(save_sharded, path, state)
     storage_writer.write_pack = write_pack
     told["value"] = error_of(save_sharded, path, {**state, "run": {"loss": rank // 3}})
     told["kind"] = error_of(save_sharded, path, {**state, "run": {"at": object() if rank == 3 else None}})

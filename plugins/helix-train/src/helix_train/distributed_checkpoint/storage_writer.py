@@ -107,9 +107,11 @@ class HelixStorageWriter(StorageWriter):
         try:
             written = write_pack(task.pack, parts)
         except OSError as error:
+            reason = error.strerror or error
+            if isinstance(error, FileNotFoundError):
+                reason = "the path must lie on a file system that all ranks share"
             raise CheckpointError(
-                f"cannot write {task.pack.name} of checkpoint {self.path}: {error.strerror or error}; the "
-                "path must lie on a file system that all ranks share"
+                f"cannot write {task.pack.name} of checkpoint {self.path}: {reason}"
             ) from error
         done: Future[list[WriteResult]] = Future()
         done.set_result([WriteResult(MetadataIndex(written.pack), written.nbytes, written)])
