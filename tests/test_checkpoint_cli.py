@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
@@ -163,6 +162,15 @@ class TestDiff:
         rows = [line.split() for line in out.splitlines()]
         assert ["model/w", "4525", f"{relative:.4g}", "100", "2048", "of", "2048"] in rows
 
+    def test_of_two_steps_what_did_not_change_is_not_read(self, helix, run):
+        pack = step(run, 100) / "data-00000.bin"
+        flip(pack, 9000)  # of model/b, the same in both
+        assert helix("checkpoint", "diff", step(run, 100), step(run, 200))[0] == 1
+        flip(pack)
+        code, _, err = helix("checkpoint", "diff", step(run, 100), step(run, 200))
+        assert code == 2
+        assert "array 'model/w'" in err
+
     def test_its_json_is_strict(self, helix, run):
         code, found = printed(helix("checkpoint", "diff", step(run, 200), step(run, 300), "--json"))
         assert (code, found["equal"]) == (1, False)
@@ -267,25 +275,19 @@ class TestPrune:
         assert "is one checkpoint; prune takes the directory of a run" in err
 
 
-def test_a_list_goes_on_while_retention_removes_steps(helix, run):
-    stop = threading.Event()
+@pytest.mark.parametrize("command", ["list", "verify"])
+def test_a_step_that_retention_removes_meanwhile_is_left_out(helix, run, monkeypatch, command):
+    opened = Checkpoint.open
 
-    def churn():
-        while not stop.is_set():
-            copy = shutil.copytree(step(run, 500), run / "checkpoints/.step")
-            copy.rename(step(run, 600))
-            step(run, 600).rename(run / "checkpoints/.gone")
-            shutil.rmtree(run / "checkpoints/.gone")
+    def open_late(path):
+        if path == step(run, 300):
+            shutil.rmtree(path)
+        return opened(path)
 
-    thread = threading.Thread(target=churn)
-    thread.start()
-    try:
-        outcomes = [helix("checkpoint", "list", run, "--json") for _ in range(30)]
-    finally:
-        stop.set()
-        thread.join()
-    assert {code for code, _, _ in outcomes} == {0}
-    assert all({100, 500} <= {e["step"] for e in json.loads(out)["steps"]} for _, out, _ in outcomes)
+    monkeypatch.setattr(Checkpoint, "open", open_late)
+    code, found = printed(helix("checkpoint", command, run, "--json"))
+    assert code == 0
+    assert [entry["path"] for entry in found["steps"]] == [str(step(run, n)) for n in (100, 200, 400, 500)]
 
 
 @pytest.mark.parametrize("command", ["list", "verify", "inspect", "diff"])

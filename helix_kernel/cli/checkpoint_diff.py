@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from helix_kernel.checkpoint import Checkpoint, resolve
 from helix_kernel.checkpoint.difference import ABSENT, difference
+from helix_kernel.cli.checkpoint_path import open_checkpoint
 from helix_kernel.cli.output import clipped, print_json, print_table, strict_json
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ _VALUES = {
 def diff(first: str, second: str, *, json: bool = False) -> int:
     """Show what two checkpoints differ in: config, components, arrays, and how far these moved.
 
+    Arrays of which both have the same digest are not read.
+
     Args:
         first: A checkpoint, or a run's directory, which means its newest good checkpoint.
         second: Another.
@@ -34,7 +36,7 @@ def diff(first: str, second: str, *, json: bool = False) -> int:
     Returns:
         0, or 1 where they differ.
     """
-    with Checkpoint.open(resolve(first)) as a, Checkpoint.open(resolve(second)) as b:
+    with open_checkpoint(first) as a, open_checkpoint(second) as b:
         found = difference(a, b)
         if json:
             print_json({"first": str(a.path), "second": str(b.path), **_document(found)})

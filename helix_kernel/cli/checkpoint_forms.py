@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from helix_kernel.checkpoint import Checkpoint, resolve
+from helix_kernel.checkpoint import Checkpoint
+from helix_kernel.cli.checkpoint_path import open_checkpoint
 from helix_kernel.cli.output import print_json, readable_size
 
 
@@ -28,7 +29,7 @@ def export(
     """
     from helix_kernel.checkpoint.export import export as export_checkpoint
 
-    with Checkpoint.open(resolve(path)) as checkpoint:
+    with open_checkpoint(path) as checkpoint:
         found = export_checkpoint(checkpoint, out, form=format, only=only)
         source = str(checkpoint.path)
     if json:

@@ -11,6 +11,7 @@ from helix_kernel.checkpoint import Checkpoint, CheckpointManager, Retention, st
 from helix_kernel.checkpoint.damage import damage
 from helix_kernel.checkpoint.difference import leaves
 from helix_kernel.checkpoint.manifest import MANIFEST
+from helix_kernel.cli.checkpoint_path import is_checkpoint
 from helix_kernel.cli.output import print_json, print_table, readable_size, strict_json
 from helix_kernel.errors import ArgumentError, CheckpointError
 
@@ -58,7 +59,11 @@ def verify(path: str, *, json: bool = False) -> int:
     Returns:
         0, or 1 where something is damaged.
     """
-    found = {str(place): damage(place) for place in _existing(path)}
+    found = {}
+    for place in _existing(path):
+        messages = damage(place)
+        if not (messages and _is_gone(place)):  # retention may have removed it meanwhile
+            found[str(place)] = messages
     if json:
         steps = [{"path": name, "good": not messages, "damage": messages} for name, messages in found.items()]
         print_json({"path": path, "good": not any(found.values()), "steps": steps})
@@ -108,16 +113,19 @@ def prune(
 
 def _existing(path: str) -> list[Place]:
     places = steps_at(path)
-    if isinstance(places[0], Path) and not places[0].exists():
+    if _is_gone(places[0]):
         raise CheckpointError(f"{places[0]} does not exist")
     return places
 
 
+def _is_gone(place: Place) -> bool:
+    return isinstance(place, Path) and not place.exists()
+
+
 def _directory(run: str) -> Place:
-    places = steps_at(run)
-    if str(places[0]).rstrip("/") == run.rstrip("/"):
+    if is_checkpoint(run):
         raise ArgumentError(f"{run} is one checkpoint; prune takes the directory of a run")
-    return places[0].parent
+    return steps_at(run)[0].parent
 
 
 def _described(place: Place, *, verify: bool) -> dict[str, Any]:
