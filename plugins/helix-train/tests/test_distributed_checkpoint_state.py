@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
+from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint import load as torch_load
 from torch.distributed.checkpoint import save as torch_save
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata
@@ -21,6 +22,7 @@ from helix_kernel.checkpoint.durable import hidden_sibling
 from helix_kernel.checkpoint.layout import Layout
 from helix_kernel.errors import ArgumentError, IncompatibleCheckpointError
 from helix_train.distributed_checkpoint import (
+    HelixLoadPlanner,
     HelixStorageReader,
     HelixStorageWriter,
     load_sharded,
@@ -138,6 +140,17 @@ def test_without_our_planner_nothing_is_pickled_but_refused(tmp_path):
         torch_save({"x": torch.ones(1)}, storage_writer=HelixStorageWriter(tmp_path / "step"))
     assert isinstance(caught.value.failures[0][0], ArgumentError)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_our_planner_refuses_torch_s_own_reader(tmp_path):
+    with pytest.warns(UserWarning, match="disabled"):
+        torch_save({"x": torch.ones(1)}, storage_writer=FileSystemWriter(tmp_path / "step"))
+    reader = FileSystemReader(tmp_path / "step")
+    with (
+        pytest.warns(UserWarning, match="disabled"),
+        pytest.raises(BaseException, match="HelixStorageReader"),
+    ):
+        torch_load({"x": torch.ones(1)}, storage_reader=reader, planner=HelixLoadPlanner())
 
 
 def test_torch_s_own_planner_reads_tensors(tmp_path):

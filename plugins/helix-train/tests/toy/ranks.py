@@ -157,7 +157,8 @@ def write(path, by_torch, chunk_bytes):
     state = written_by(sharded(tensors(), world), world)
     if rank == 1:
         state["only"] = {"one": torch.ones(3)}
-    save_sharded(path, state, attributes={"rank": rank})
+    os.chdir(path.parent if rank == 0 else "/")
+    save_sharded(path.name, state, attributes={"rank": rank})
     torch_save(state["model"]["tensors"], storage_writer=FileSystemWriter(by_torch))
 
 

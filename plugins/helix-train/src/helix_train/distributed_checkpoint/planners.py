@@ -13,7 +13,7 @@ import torch
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
 
 from helix_kernel.checkpoint import ArrayInfo
-from helix_kernel.errors import IncompatibleCheckpointError, nearest
+from helix_kernel.errors import ArgumentError, IncompatibleCheckpointError, nearest
 from helix_train.distributed_checkpoint.state_tree import (
     Leaf,
     TakenApart,
@@ -125,11 +125,14 @@ class HelixLoadPlanner(DefaultLoadPlanner):
         """Return what this rank needs; see `LoadPlanner`.
 
         Raises:
+            ArgumentError: It is not a `HelixStorageReader` that reads.
             IncompatibleCheckpointError: The state asks for what the checkpoint lacks, or has in another
                 shape or type. Nothing was changed then.
         """
-        assert self.metadata is not None
-        self._values = _Values(self.metadata.planner_data)
+        saved = self.metadata and self.metadata.planner_data
+        if not isinstance(saved, SavedState):
+            raise ArgumentError("HelixLoadPlanner plans for a HelixStorageReader: give storage_reader=")
+        self._values = _Values(saved)
         self._values.take(self._whole, ())
         self._values.refuse_misfits(self._apart.leaves)
         return super().create_local_plan()

@@ -38,7 +38,7 @@ def save_sharded(
     is that of one process.
 
     Args:
-        path: The directory to make, on a file system that all ranks share.
+        path: The directory to make, on a file system that all ranks share; that of rank 0 counts.
         state: See `HelixSavePlanner`; objects with ``state_dict`` stand for what that returns.
         attributes: See ``helix_kernel.checkpoint.save``; those of rank 0 count.
         process_group: The ranks; all if left out.

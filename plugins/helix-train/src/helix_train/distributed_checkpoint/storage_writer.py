@@ -43,16 +43,17 @@ class HelixStorageWriter(StorageWriter):
     the disk. After a failure rank 0 removes what was written, at the latest when the writer is freed.
 
     Args:
-        path: The directory to make, on a file system that all ranks share.
+        path: The directory to make, on a file system that all ranks share; that of rank 0 counts.
         attributes: See ``helix_kernel.checkpoint.save``; those of rank 0 count.
 
     Raises:
-        ArgumentError: An attribute cannot be stored, or the path is that of an object store.
+        ArgumentError: The path is that of an object store.
     """
 
     def __init__(self, path: Address, *, attributes: Mapping[str, Any] | None = None) -> None:
         self.path = _directory(path)
-        self._attributes = Content.of({}, attributes).attributes
+        self._attributes = attributes
+        self._described: Any = None
         self._directory = ExitStack()
         self._temporary = self.path
         self._grids: dict[str, tuple[int, ...]] = {}
@@ -69,7 +70,13 @@ class HelixStorageWriter(StorageWriter):
             raise _AbandonedError
 
     def set_up_storage_writer(self, is_coordinator: bool) -> None:  # noqa: FBT001 - torch's protocol
-        """See `StorageWriter`; there is nothing to do."""
+        """Take the attributes of rank 0; see `StorageWriter`.
+
+        Raises:
+            ArgumentError: An attribute cannot be stored.
+        """
+        if is_coordinator:
+            self._described = Content.of({}, self._attributes).attributes
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
         """Return the plan as it is; see `StorageWriter`.
@@ -90,7 +97,7 @@ class HelixStorageWriter(StorageWriter):
         """
         self._grids = {name: grid_of(name, size, pieces) for name, size, pieces in _pieces_of_tensors(plans)}
         sweep(self.path.parent, self.path.name)
-        self._temporary = self._directory.enter_context(new_directory(self.path))
+        self._temporary = self._directory.enter_context(new_directory(self.path)).absolute()
         return [
             replace(plan, storage_data=_Task(self._temporary / pack_name(rank), self._grids))
             for rank, plan in enumerate(plans)
@@ -133,7 +140,7 @@ class HelixStorageWriter(StorageWriter):
             packs={of_rank.pack: of_rank.nbytes for of_rank in written if of_rank.nbytes},
             state=whole.document,
             ties=whole.ties,
-            attributes=self._attributes,
+            attributes=self._described,
         )
         with self._directory:
             write_file(self._temporary / MANIFEST, manifest.to_bytes())
