@@ -74,7 +74,8 @@ def test_arrays_differ_by_presence_form_and_tie(differ):
 
 
 @pytest.mark.parametrize(
-    "dtype", ["float32", "float64", "bfloat16", "float8_e4m3fn", "int8", "uint64", "bool", "complex64"]
+    "dtype",
+    ["float32", "float64", "bfloat16", "float8_e4m3fn", "int8", "uint64", "bool", "complex64", "complex128"],
 )
 def test_norms_are_numpys_of_the_whole_array(differ, dtype):
     rng = np.random.default_rng(0)
@@ -82,7 +83,7 @@ def test_norms_are_numpys_of_the_whole_array(differ, dtype):
     after = before.copy()
     after[3:9] = 0
     (change,) = differ({"w": before}, {"w": after}).changes
-    wide = np.complex128 if dtype == "complex64" else np.float64
+    wide = np.complex128 if dtype.startswith("complex") else np.float64
     apart = after.astype(wide) - before.astype(wide)
     assert change.norm == pytest.approx(np.linalg.norm(apart), rel=1e-12)
     assert change.relative == pytest.approx(np.linalg.norm(apart) / np.linalg.norm(before.astype(wide)))

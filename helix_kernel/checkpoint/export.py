@@ -5,8 +5,11 @@ Every array is checked while it is copied. An export appears whole or not at all
 
 from __future__ import annotations
 
+import os
 import struct
 import zipfile
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 from urllib.parse import unquote
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
 
 Form = Literal["safetensors", "zarr", "zip"]
 _ENDINGS: dict[str, Form] = {".safetensors": "safetensors", ".zarr": "zarr", ".zip": "zip"}
+_SYNCS = 16
+"""So many small files are brought to the disk at once: file systems then need few commits for all."""
+
 _ZIP_HEADER, _ZIP64_FIELD = 30, 20
 _PADDING_FIELD = 0xD935  # of zip's extra fields the one that Android's zipalign pads with
 
@@ -169,14 +175,26 @@ def _to_safetensors(checkpoint: Checkpoint, chosen: _Chosen, out: Path) -> None:
 
 
 def _to_directory(checkpoint: Checkpoint, chosen: _Chosen, out: Path) -> None:
-    with new_directory(out) as directory:
+    syncs: deque[Future[None]] = deque()
+    with new_directory(out) as directory, ThreadPoolExecutor(_SYNCS) as pool:
         for key, _, content in _zarr_keys(checkpoint, chosen):
             path = directory / key
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
                 file.writelines(part.data for part in content)
                 file.flush()
-                sync_descriptor(file.fileno())
+                syncs.append(pool.submit(_bring_to_disk, os.dup(file.fileno())))
+            if len(syncs) > _SYNCS:
+                syncs.popleft().result()
+        for sync in syncs:
+            sync.result()
+
+
+def _bring_to_disk(descriptor: int) -> None:
+    try:
+        sync_descriptor(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _to_zip(checkpoint: Checkpoint, chosen: _Chosen, out: Path) -> None:
