@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from torture import attacks, hostile
 from torture.states import LostError
 
 from helix_kernel.checkpoint import Checkpoint, load
+from helix_kernel.checkpoint.convert import convert
 from helix_kernel.errors import CheckpointError
 
 TESTS = Path(__file__).parent
@@ -25,6 +27,7 @@ HARMLESS = {
 
 ATTACK = """
 import sys
+import zipfile
 from pathlib import Path
 from torture import attacks, hostile
 hostile.limit_memory()
@@ -116,3 +119,22 @@ def test_the_probe_finds_what_takes_too_long(victim, monkeypatch):
     monkeypatch.setattr(hostile, "MOST_SECONDS", 0)
     with pytest.raises(LostError, match="it took"):
         hostile.probe(path)
+
+
+def test_a_zip_file_that_unfolds_to_a_thousand_times_its_size_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("zarr.json", '{"zarr_format":3,"node_type":"group","attributes":{}}')
+        file.writestr("x/c/0", bytes(20 * 2**20))
+    with pytest.raises(CheckpointError, match=r"claims to hold 2097\d+; allowed are 20 times its size"):
+        convert(tmp_path / "bomb.zip", tmp_path / "step")
+    assert not (tmp_path / "step").exists()
+
+
+def test_a_zip_file_that_is_damaged_is_one_clear_error(tmp_path):
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as file:
+        file.writestr("zarr.json", '{"zarr_format":3,"node_type":"group","attributes":{}}')
+    content = bytearray((tmp_path / "some.zip").read_bytes())
+    content[content.index(b"PK\1\2")] ^= 1
+    (tmp_path / "some.zip").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"some\.zip is no zip file that can be read: "):
+        convert(tmp_path / "some.zip", tmp_path / "step")

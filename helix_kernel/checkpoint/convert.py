@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import zarr
     from zarr.abc.store import Store
 
+_MOST_UNFOLDED = 20
+
 
 @attrs.frozen
 class Source:
@@ -108,11 +110,27 @@ def _zarr_directory(source: Path) -> Source:
 def _zarr_zip(source: Path) -> Source:
     from zarr.storage import ZipStore
 
+    _refuse_bomb(source)
     store = ZipStore(source, mode="r")
     try:
         return _zarr(source, store)
     finally:
         store.close()
+
+
+def _refuse_bomb(source: Path) -> None:
+    """Refuse a zip file that unfolds to many times its size: what Zarr compresses, it compresses itself."""
+    try:
+        with zipfile.ZipFile(source) as file:
+            claimed = sum(entry.file_size for entry in file.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise CheckpointError(f"{source} is no zip file that can be read: {error}") from error
+    size = source.stat().st_size
+    if claimed > _MOST_UNFOLDED * size:
+        raise CheckpointError(
+            f"{source} has {size} bytes and claims to hold {claimed}; "
+            f"allowed are {_MOST_UNFOLDED} times its size"
+        )
 
 
 def _zarr(source: Path, store: Store) -> Source:
