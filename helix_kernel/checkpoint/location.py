@@ -95,7 +95,7 @@ class PackSink(Protocol):
         """How many bytes were written."""
 
     def write(self, content: bytes | memoryview) -> None:
-        """Append bytes; a memory that they are a view of may change once this returns."""
+        """Append bytes; a memory that they are a view of must not change until the pack is whole."""
 
 
 class Run(Protocol):
