@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 8 * 2**20
 """No more is in memory at a time, but where one row of an array in several shards has more."""
 
+_CACHED = 2**16
+
 
 def blocks(checkpoint: Checkpoint, name: str) -> Iterator[np.ndarray]:
     """Yield an array's elements in C order, as flat arrays of a few megabytes.
@@ -74,12 +76,15 @@ def shard_data(checkpoint: Checkpoint, name: str, shard: Shard, extent: Extent) 
 def aligned(
     left: Iterator[np.ndarray], right: Iterator[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the parts of two flat sequences of as many elements that stand at the same places."""
+    """Yield the parts of two flat sequences of as many elements that stand at the same places.
+
+    They are small enough that what is computed of them stays in the processor's cache.
+    """
     a = b = np.empty(0)
     while True:
         a = a if len(a) else next(left, a)
         b = b if len(b) else next(right, b)
-        n = min(len(a), len(b))
+        n = min(len(a), len(b), _CACHED)
         if not n:
             return
         yield a[:n], b[:n]

@@ -128,8 +128,8 @@ def _change(first: Checkpoint, second: Checkpoint, name: str) -> Change:
         for before, after in aligned(blocks(first, name), blocks(second, name)):
             old, new = _numbers(before), _numbers(after)
             apart = np.abs(new - old)
-            squares += float(apart @ apart)
-            squares_before += float(np.abs(old) @ np.abs(old))
+            squares += float(np.square(apart).sum())
+            squares_before += float(np.square(np.abs(old)).sum())
             largest = float(np.maximum(largest, apart.max()))
             n_changed += _count_other_bits(before, after)
     norm, norm_before = math.sqrt(squares), math.sqrt(squares_before)
