@@ -139,7 +139,7 @@ def test_a_place_with_nothing_in_it_is_said_to_hold_nothing(run):
         resolve(run)
 
 
-def test_only_the_newest_and_the_best_stay_and_the_manifest_goes_first(run):
+def test_only_the_newest_stay_and_the_manifest_goes_first(run):
     with CheckpointManager(run, keep=2) as manager:
         for step in range(4):
             manager.save(step, state(step))
