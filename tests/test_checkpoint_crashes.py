@@ -37,6 +37,26 @@ def test_killed_before_each_system_call_of_a_save_nothing_is_lost_or_torn():
     assert "killed before each" in torture("calls")
 
 
+IN_PLACE = """
+from contextlib import contextmanager
+from helix_kernel.checkpoint import directory
+from torture import kills
+
+@contextmanager
+def in_place(path):
+    path.mkdir(parents=True)
+    yield path
+
+directory.new_directory = in_place
+kills.run_calls("sync")
+"""
+
+
+def test_of_a_writer_that_writes_in_place_a_kill_shows_what_is_half_written(python):
+    with pytest.raises(AssertionError, match="LostError: step 2 is there but cannot be loaded"):
+        python(IN_PLACE, Path(__file__).parent)
+
+
 @pytest.fixture(scope="module", params=[*power.MODES, "plain"])
 def log(request, tmp_path_factory):
     """What saving in one mode asks of the file system."""

@@ -112,7 +112,8 @@ def _round(directory, mode, seconds, spoilt, *, large):
     os.close(reading)
     reported = [step for (step,) in struct.iter_unpack("q", said) if step]
     in_a_save = any(path.name.startswith(".helix-tmp-") for path in directory.glob(".helix*"))
-    damaged -= set(check_run(directory, before, reported, MODES[mode]["keep"], damaged))
+    good = check_run(directory, before, reported, MODES[mode]["keep"], damaged)
+    damaged &= {*manager.steps()} - {*good}  # the others were saved anew, and may have gone since
     return in_a_save
 
 
