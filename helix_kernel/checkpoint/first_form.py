@@ -65,6 +65,7 @@ def read_manifest(content: bytes, source: str) -> Manifest:
             attributes=described["attributes"],
         )
         check_ties(manifest)
+        manifest.root_metadata()  # refuses what is no JSON, such as NaN
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{source} is damaged: {MANIFEST} is truncated or was changed ({error!r})"
