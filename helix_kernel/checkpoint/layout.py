@@ -101,7 +101,7 @@ class Layout:
         """Size of the array, in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    @property
+    @functools.cached_property
     def n_shards(self) -> int:
         """How many shards there are; an empty array has none."""
         return math.prod(-(-n // rows) for n, rows in zip(self.shape, self.shard_shape, strict=True))

@@ -259,7 +259,9 @@ class Checkpoint:
     @uncollected()
     def _decode(self, read: Callable[[str], Any], only: str | Iterable[str] | None) -> dict[str | int, Any]:
         selection = Selection(only)
-        state = _decoded(Decoder(read, selection), self.manifest.state, "state", self.source)
+        state = _decoded(
+            Decoder(read, None if only is None else selection), self.manifest.state, "state", self.source
+        )
         for path in selection.unmatched():
             known = sorted(
                 {name.split("/")[0] for name in self.arrays} | set(map(str, state)) | set(self.arrays)

@@ -88,10 +88,10 @@ class Decoder:
 
     Args:
         read: Returns the array at a path.
-        wanted: Whether the value at a path is part of what is asked for.
+        wanted: Whether the value at a path is part of what is asked for; None: everything is.
     """
 
-    def __init__(self, read: Callable[[str], Any], wanted: Callable[[str], bool] = lambda _: True) -> None:
+    def __init__(self, read: Callable[[str], Any], wanted: Callable[[str], bool] | None = None) -> None:
         self._read = read
         self._wanted = wanted
 
@@ -127,10 +127,13 @@ class Decoder:
         )
 
     def _mapping(self, items: list[tuple[Key, Any]], place: Place) -> dict[Key, Any]:
+        if self._wanted is None:
+            return {key: self.decode(item, (*place, key)) for key, item in items}
+        wanted = self._wanted
         return {
             key: self.decode(item, (*place, key))
             for key, item in items
-            if any(self._wanted(path) for path in _paths_within(item, (*place, key)))
+            if any(wanted(path) for path in _paths_within(item, (*place, key)))
         }
 
 
