@@ -130,8 +130,8 @@ class Layout:
 
         Only a shard at the edge of a grid that parts a later axis has such zeros.
         """
-        wide = next((i for i, n in enumerate(self.shard_shape) if n > 1), 0)
-        return shard.shape[: wide + 1] + self.shard_shape[wide + 1 :]
+        behind = self._first_wide_axis + 1
+        return shard.shape[:behind] + self.shard_shape[behind:]
 
     def data_bytes(self, shard: Shard) -> int:
         """Size of a shard's data: all that its digests are of."""
@@ -168,6 +168,10 @@ class Layout:
     def quoted_metadata(self) -> str:
         """The array's ``zarr.json`` as a string of JSON."""
         return json.dumps(self.metadata)
+
+    @functools.cached_property
+    def _first_wide_axis(self) -> int:
+        return next((i for i, n in enumerate(self.shard_shape) if n > 1), 0)
 
     def _shard(self, index: tuple[int, ...]) -> Shard:
         origin = tuple(i * rows for i, rows in zip(index, self.shard_shape, strict=True))

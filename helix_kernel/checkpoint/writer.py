@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from helix_kernel.checkpoint.arrays import byte_pieces, describe, small_bytes
+from helix_kernel.checkpoint.arrays import describe
 from helix_kernel.checkpoint.collector import uncollected
-from helix_kernel.checkpoint.digests import ChunkDigests, digest_of
 from helix_kernel.checkpoint.layout import Layout
 from helix_kernel.checkpoint.location import locate
-from helix_kernel.checkpoint.manifest import Extent, Manifest, StoredArray
-from helix_kernel.checkpoint.pack import ALIGNMENT
+from helix_kernel.checkpoint.manifest import Manifest, StoredArray
+from helix_kernel.checkpoint.parts import Part, packed_bytes, write_parts
 from helix_kernel.checkpoint.reuse import Reused
 from helix_kernel.checkpoint.tree import Encoder
 from helix_kernel.errors import ArgumentError, CheckpointError
 
 if TYPE_CHECKING:
-    from helix_kernel.checkpoint.location import Address, NewStep, PackSink
+    from helix_kernel.checkpoint.location import Address, NewStep
 
 
 def save(
@@ -122,39 +122,14 @@ class _Written:
 
 
 def _write_pack(step: NewStep, arrays: list[tuple[Any, Layout]]) -> _Written:
-    """Write arrays of one shard each, one behind the other."""
-    offsets, nbytes = [], 0
-    for _, layout in arrays:
-        offsets.append(-(-nbytes // ALIGNMENT) * ALIGNMENT)
-        if layout.nbytes:
-            nbytes = offsets[-1] + layout.stored_bytes
-    if not nbytes:
+    """Write arrays of one shard each; one without elements has none."""
+    parts = [Part(layout, shard, array) for array, layout in arrays for shard in layout.shards]
+    if not parts:
         return _Written({}, [StoredArray(layout, ()) for _, layout in arrays])
-    stored = []
-    name = step.own_name(pack_name(0))
+    name, nbytes = step.own_name(pack_name(0)), packed_bytes(parts)
     with step.new_pack(name, nbytes) as pack:
-        for (array, layout), offset in zip(arrays, offsets, strict=True):
-            extents: tuple[Extent, ...] = ()
-            if layout.nbytes:
-                gap = bytes(offset - pack.position)
-                extents = (Extent(name, offset, _append(pack, gap, array, layout)),)
-            stored.append(StoredArray(layout, extents))
-    return _Written({name: nbytes}, stored)
-
-
-def _append(pack: PackSink, gap: bytes, array: Any, layout: Layout) -> tuple[str, ...]:
-    """Append one shard to a pack, behind some zeros, and return the digests of its chunks."""
-    if layout.chunk_shape is None:
-        data = small_bytes(array, layout.dtype)
-        pack.write(b"".join((gap, data, layout.tail(layout.nbytes, data))))
-        return (digest_of(data),)
-    pack.write(gap)
-    digests = ChunkDigests(layout.chunk_bytes)
-    for piece in byte_pieces(array, layout.dtype):
-        digests.update(piece)
-        pack.write(piece.data)
-    pack.write(layout.tail(layout.nbytes))
-    return digests.finish()
+        extents = iter(write_parts(pack, name, parts))
+    return _Written({name: nbytes}, [StoredArray(x, tuple(islice(extents, x.n_shards))) for _, x in arrays])
 
 
 def _mapping(value: Any, argument: str) -> Mapping[Any, Any]:

@@ -19,10 +19,11 @@ from helix_kernel.checkpoint.durable import new_directory, sweep, write_file
 from helix_kernel.checkpoint.layout import Layout
 from helix_kernel.checkpoint.location import locate
 from helix_kernel.checkpoint.manifest import MANIFEST, Manifest, StoredArray
+from helix_kernel.checkpoint.parts import Part
 from helix_kernel.checkpoint.writer import Content, pack_name
 from helix_kernel.errors import ArgumentError, CheckpointError
 from helix_train.distributed_checkpoint.grid import cells, grid_of
-from helix_train.distributed_checkpoint.pack_of_rank import Part, Written, write_pack
+from helix_train.distributed_checkpoint.pack_of_rank import NamedPart, Written, write_pack
 from helix_train.distributed_checkpoint.planners import TreeOfRank
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def _pieces_of_tensors(
     yield from ((name, size, pieces[name]) for name, size in sizes.items())
 
 
-def _parts(item: WriteItem, planner: SavePlanner, grids: dict[str, tuple[int, ...]]) -> Iterator[Part]:
+def _parts(item: WriteItem, planner: SavePlanner, grids: dict[str, tuple[int, ...]]) -> Iterator[NamedPart]:
     """Yield the shards that one rank's piece of a tensor consists of."""
     assert item.tensor_data is not None
     piece, name = item.tensor_data.chunk, item.index.fqn
@@ -202,4 +203,4 @@ def _parts(item: WriteItem, planner: SavePlanner, grids: dict[str, tuple[int, ..
     for shard in cells(layout, piece):
         starts = [low - first for low, first in zip(shard.origin, piece.offsets, strict=True)]
         index = tuple(slice(low, low + n) for low, n in zip(starts, shard.shape, strict=True))
-        yield Part(name, layout, shard, tensor.detach()[index])
+        yield NamedPart(name, Part(layout, shard, tensor.detach()[index]))
