@@ -75,11 +75,6 @@ class Content:
         layouts = {name: Layout.of(*describe(array, name)) for name, array in encoder.arrays.items()}
         return cls(encoder.arrays, layouts, tree, encoder.ties, described)
 
-    @property
-    def nbytes(self) -> int:
-        """Size of all arrays."""
-        return sum(layout.nbytes for layout in self.layouts.values())
-
 
 def write_step(path: Address, content: Content, *, previous: Address | None = None) -> None:
     """Write a checkpoint from what `Content.of` made.
