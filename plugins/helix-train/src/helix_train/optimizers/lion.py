@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-from torch.optim import Optimizer
 
-from helix_kernel.errors import ArgumentError
+from helix_train.optimizers.base import (
+    DenseOptimizer,
+    Group,
+    check_at_least_0,
+    check_shares,
+    gradients_of,
+    real,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
+    from torch import Tensor
     from torch.optim.optimizer import ParamsT
 
 
-class Lion(Optimizer):
+class Lion(DenseOptimizer):
     """Lion (Chen et al. 2023, arXiv 2302.06675, algorithm 2).
 
     A step with gradient g, momentum m and weights w is::
@@ -38,6 +42,8 @@ class Lion(Optimizer):
         ArgumentError: An option is out of range, or a gradient is sparse.
     """
 
+    name = "lion"
+
     def __init__(
         self,
         params: ParamsT,
@@ -49,94 +55,17 @@ class Lion(Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "foreach": foreach})
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add weights with options of their own, and check those."""
-        super().add_param_group(param_group)
-        _check_options(self.param_groups[-1])
+    def check_options(self, group: Group) -> None:
+        """Raise `ArgumentError` where an option of a group is out of range."""
+        check_at_least_0(group, "lr", "weight_decay")
+        check_shares(group, "betas")
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update all weights that have a gradient.
-
-        Args:
-            closure: Computes the loss and its gradients anew, if given.
-
-        Returns:
-            What the closure returned.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            weights = [self._collect(weight) for weight in group["params"] if weight.grad is not None]
-            for alike in _by_device_and_dtype(weights):
-                _update(alike, group)
-        return loss
-
-    def _collect(self, weight: Tensor) -> _Weight:
-        gradient = weight.grad
-        assert gradient is not None
-        if gradient.is_sparse:
-            raise ArgumentError(
-                "a gradient is sparse, and lion takes dense ones only; set sparse=False on the embedding"
-            )
-        state = self.state[weight]
-        if not state:
-            state["momentum"] = torch.zeros_like(weight, memory_format=torch.preserve_format)
-        tensors = (weight, gradient, state["momentum"])
-        return _Weight(*(torch.view_as_real(t) if t.is_complex() else t for t in tensors))
-
-
-class _Weight(NamedTuple):
-    value: Tensor
-    gradient: Tensor
-    momentum: Tensor
-
-
-def _update(weights: list[_Weight], group: dict[str, Any]) -> None:
-    foreach = weights[0].value.is_cuda if group["foreach"] is None else group["foreach"]
-    if foreach:
-        _update_together(weights, group)
-    else:
-        for weight in weights:
-            _update_one(weight, group)
-
-
-def _update_one(weight: _Weight, group: dict[str, Any]) -> None:
-    beta1, beta2 = group["betas"]
-    direction = weight.momentum.lerp(weight.gradient, 1 - beta1).sign_()
-    weight.value.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-group["lr"])
-    weight.momentum.lerp_(weight.gradient, 1 - beta2)
-
-
-def _update_together(weights: list[_Weight], group: dict[str, Any]) -> None:
-    beta1, beta2 = group["betas"]
-    values, gradients, momenta = (list(tensors) for tensors in zip(*weights, strict=True))
-    directions = torch._foreach_lerp(momenta, gradients, 1 - beta1)  # noqa: SLF001 - torch has no public name
-    torch._foreach_sign_(directions)
-    torch._foreach_mul_(values, 1 - group["lr"] * group["weight_decay"])
-    torch._foreach_add_(values, directions, alpha=-group["lr"])
-    torch._foreach_lerp_(momenta, gradients, 1 - beta2)
-
-
-def _by_device_and_dtype(weights: Iterable[_Weight]) -> Iterable[list[_Weight]]:
-    alike: dict[tuple[torch.device, torch.dtype], list[_Weight]] = {}
-    for weight in weights:
-        alike.setdefault((weight.value.device, weight.value.dtype), []).append(weight)
-    return alike.values()
-
-
-def _check_options(group: dict[str, Any]) -> None:
-    for name in ("lr", "weight_decay"):
-        if not group[name] >= 0:
-            raise ArgumentError(f"{name} is {group[name]!r}, allowed is >= 0")
-    betas = group["betas"]
-    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-        raise ArgumentError(f"betas is {betas!r}, allowed are two numbers >= 0 and < 1")
+    def update(self, weights: list[Tensor], group: Group) -> None:
+        """Update weights of one device and dtype that all have a gradient."""
+        beta1, beta2 = group["betas"]
+        values, gradients, momenta = real(weights), gradients_of(weights), self.slot(weights, "momentum")
+        directions = torch._foreach_lerp(momenta, gradients, 1 - beta1)  # noqa: SLF001 - torch has no public name
+        torch._foreach_sign_(directions)
+        torch._foreach_mul_(values, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(values, directions, alpha=-group["lr"])
+        torch._foreach_lerp_(momenta, gradients, 1 - beta2)
