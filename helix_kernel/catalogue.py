@@ -62,6 +62,7 @@ COMPONENTS = {
         ),
         "helix-ssm",
     ),
+    "logger": dict.fromkeys(("csv",), "helix-train"),
     "loss": dict.fromkeys(
         ("bce-with-logits", "cross-entropy", "focal", "l1", "mse", "smooth-l1"), "helix-train"
     ),

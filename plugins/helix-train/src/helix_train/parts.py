@@ -1,4 +1,4 @@
-"""The losses, optimizers and schedules that helix-train offers, as records. Imports no torch."""
+"""The losses, optimizers, schedules and loggers that helix-train offers, as records. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from helix_kernel import Component
 _LOSSES = "helix_train.losses"
 _OPTIMIZERS = "helix_train.optimizers"
 _SCHEDULES = "helix_train.schedules"
+_LOGGERS = "helix_train.loggers"
 
 LOSSES = (
     Component(
@@ -104,5 +105,14 @@ SCHEDULES = (
         target=f"{_SCHEDULES}.decay:Cosine",
         config=f"{_SCHEDULES}.config:CosineConfig",
         summary="Half a cosine wave down to the final rate",
+    ),
+)
+
+LOGGERS = (
+    Component(
+        name="csv",
+        target=f"{_LOGGERS}.csv_file:CsvLogger",
+        config=f"{_LOGGERS}.config:CsvConfig",
+        summary="A table for spreadsheets",
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import helix_kernel
 from helix_kernel import Component, Kind
-from helix_train.parts import LOSSES, OPTIMIZERS, SCHEDULES
+from helix_train.parts import LOGGERS, LOSSES, OPTIMIZERS, SCHEDULES
 
 
 @helix_kernel.hookimpl
@@ -26,6 +26,11 @@ def helix_kinds() -> list[Kind]:
             default="trainer",
             context=("config",),
         ),
+        Kind(
+            name="logger",
+            plural="loggers",
+            summary="Where a run's metrics go, besides the files that every run writes",
+        ),
     ]
 
 
@@ -45,6 +50,12 @@ def helix_optimizers() -> list[Component]:
 def helix_schedules() -> list[Component]:
     """Return the schedules."""
     return list(SCHEDULES)
+
+
+@helix_kernel.hookimpl
+def helix_loggers() -> list[Component]:
+    """Return the loggers."""
+    return list(LOGGERS)
 
 
 @helix_kernel.hookimpl

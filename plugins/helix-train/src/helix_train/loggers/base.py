@@ -1,0 +1,55 @@
+"""What a logger is: where a run's metrics go, besides the files that every run writes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+Status = Literal["done", "failed", "interrupted"]
+
+
+@attrs.frozen(kw_only=True)
+class RunInfo:
+    """What a logger is told of the run that begins.
+
+    Args:
+        out: The run's directory.
+        name: What the run is called.
+        config: The whole config, every default filled in.
+        environment: Versions, device and threads.
+        step: Steps done before. Above 0 the run resumes there: what was logged of later steps does not count
+            any more.
+    """
+
+    out: Path
+    name: str
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    step: int = 0
+
+
+class Logger(Protocol):
+    """Takes a run's metrics on. Of several ranks, only rank 0 logs."""
+
+    def begin(self, run: RunInfo) -> None:
+        """Hear that a run begins, or goes on.
+
+        Raises:
+            InputError: The logger's options, or what it needs, are wrong.
+        """
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Take values on.
+
+        Args:
+            step: Steps done; never less than before. A step may come more than once, with other values.
+            values: By name; they need not be finite.
+        """
+
+    def finish(self, status: Status) -> None:
+        """Hear how the run ended; nothing follows."""
