@@ -47,7 +47,8 @@ class Logger(Protocol):
         """Take values on.
 
         Args:
-            step: Steps done; never less than before. A step may come more than once, with other values.
+            step: Steps done. One may come more than once, with other values; one that is less than the last
+                means that the run went back there, and what was logged from it on does not count any more.
             values: By name; they need not be finite.
         """
 

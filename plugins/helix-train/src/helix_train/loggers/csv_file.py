@@ -49,6 +49,8 @@ class CsvLogger:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Write a step's row, or add to it where it is the last one."""
+        if step < self._row.get("step", 0):
+            self._drop_from(step)
         if self._row.get("step") == step:
             self._row.update(values)
         else:
@@ -76,13 +78,15 @@ class CsvLogger:
         stream.flush()
 
     def _add_columns(self, names: list[str]) -> None:
-        stream = self._opened()
-        stream.seek(self._row_at)
-        stream.truncate()
-        stream.close()
+        self._opened().close()
         _, rows = _read(self._path)
         self._columns = [*self._columns, *names]
-        self._rewrite(rows)
+        self._rewrite(row for row in rows if int(row["step"]) != self._row["step"])
+
+    def _drop_from(self, step: int) -> None:
+        self._opened().close()
+        _, rows = _read(self._path)
+        self._rewrite(row for row in rows if int(row["step"]) < step)
 
     def _rewrite(self, rows: Iterable[Row]) -> None:
         lines = [
