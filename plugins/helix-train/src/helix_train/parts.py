@@ -79,6 +79,30 @@ OPTIMIZERS = (
         config=f"{_OPTIMIZERS}.config:LionConfig",
         summary="Sign of an interpolated momentum (Chen et al. 2023)",
     ),
+    Component(
+        name="schedule-free-adamw",
+        target=f"{_OPTIMIZERS}.schedule_free:ScheduleFreeAdamW",
+        config=f"{_OPTIMIZERS}.config:ScheduleFreeAdamWConfig",
+        summary="AdamW with an average of weights instead of a falling rate (Defazio et al. 2024)",
+    ),
+    Component(
+        name="schedule-free-sgd",
+        target=f"{_OPTIMIZERS}.schedule_free:ScheduleFreeSGD",
+        config=f"{_OPTIMIZERS}.config:ScheduleFreeSGDConfig",
+        summary="Gradient descent with an average of weights instead of a falling rate",
+    ),
+    Component(
+        name="muon",
+        target=f"{_OPTIMIZERS}.muon:Muon",
+        config=f"{_OPTIMIZERS}.config:MuonConfig",
+        summary="Orthogonal momentum for matrices, AdamW for the rest (Jordan et al. 2024)",
+    ),
+    Component(
+        name="soap",
+        target=f"{_OPTIMIZERS}.soap:SOAP",
+        config=f"{_OPTIMIZERS}.config:SOAPConfig",
+        summary="Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024)",
+    ),
 )
 
 SCHEDULES = (
