@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from helix_kernel.ops import defined
+from helix_kernel.ops import NAMESPACE, defined
 from helix_kernel.targets import load_target
 
 if TYPE_CHECKING:
@@ -152,6 +152,7 @@ class OpSuite:
             assert not changed, f"sample {sample.name!r}: arguments {changed} were changed"
 
     def test_flops_are_counted(self, op: Op, samples: list[Sample]) -> None:
+        import torch
         from torch.utils.flop_counter import FlopCounterMode
 
         args = self._cast(samples[0].args, "float32")
@@ -159,6 +160,10 @@ class OpSuite:
             op(*args)
         assert counter.get_total_flops() == op.contract.flops(*(getattr(arg, "shape", arg) for arg in args))
         assert counter.get_total_flops() > 0
+        with FlopCounterMode(display=False) as counter:
+            _gradients(op, op, args)
+        backward = getattr(getattr(torch.ops, NAMESPACE), op.contract.backward_name)
+        assert counter.get_flop_counts()["Global"][backward] > 0
 
     def _cast(self, args: Sequence[Any], dtype: str) -> tuple[Any, ...]:
         import torch

@@ -111,9 +111,9 @@ def _flops(a: torch.Size, b: torch.Size, *_rest: object) -> int:  # noqa: ARG001
     return 2 * b.numel()
 
 
-def _backward_flops(*shapes: torch.Size) -> int:
+def _backward_flops(a: torch.Size, b: torch.Size, *_rest: object) -> int:  # noqa: ARG001 - as above
     """Count the forward again, the same scan back in time, and the product that gives da."""
-    return 5 * shapes[3].numel()
+    return 5 * b.numel()
 
 
 def _samples() -> Iterator[Sample]:
