@@ -100,7 +100,7 @@ def test_it_accepts_the_example_and_its_frozen_form(example, installed):
         ("optimizer.betas=[0.9]", False),
         ("optimizer.betas=[0.9, 'a']", False),
         ("optimizer.params=1", False),
-        ("trainer.precision=fp16", False),
+        ("trainer.precision=fp8", False),
         ("trainer.steps=-1", False),
         ("trainer.use=trainr", False),
         ("kernel.prefer='helix-ssm'", False),

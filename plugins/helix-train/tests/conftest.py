@@ -62,7 +62,7 @@ def trainer(kernel, installed, table, monkeypatch):
     from helix_kernel.config import resolve_document
 
     # Drawing takes longer than all the rest of such a run.
-    monkeypatch.setattr("helix_train.trainer.draw_loss_curve", lambda records, path: path)
+    monkeypatch.setattr("helix_train.reporting.draw_loss_curve", lambda records, path: path)
 
     def build(changes=None):
         changed = deepcopy(table)

@@ -10,7 +10,7 @@ import pytest
 from helix_kernel.errors import DataError
 from helix_train import records
 from helix_train.evaluation import Evaluation
-from helix_train.records import Recorder, read_records
+from helix_train.records import Recorder, StepReport, read_records
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def clock(monkeypatch):
 def write(out, steps=range(1, 5), *, step=0, in_bits=True):
     recorder = Recorder(out, step=step, in_bits=in_bits)
     for number in steps:
-        recorder.training(step=number, loss=number / 2, norm=1.0, rate=0.1, n_tokens=10)
+        recorder.training(StepReport(step=number, loss=number / 2, norm=1.0, rate=0.1, n_tokens=10))
     return recorder
 
 
@@ -40,7 +40,7 @@ def test_a_line_is_there_as_soon_as_it_is_recorded(tmp_path):
 
 def test_a_loss_that_is_none_of_bytes_has_no_bits(tmp_path):
     recorder = Recorder(tmp_path, step=0, in_bits=False)
-    update = recorder.training(step=1, loss=2.0, norm=1.0, rate=0.1, n_tokens=10)
+    update = recorder.training(StepReport(step=1, loss=2.0, norm=1.0, rate=0.1, n_tokens=10))
     recorder.close()
     assert update.bits_per_byte is None
     assert "bits_per_byte" not in read_records(recorder.metrics)[0]
@@ -52,7 +52,7 @@ def test_times_are_kept_apart_and_leave_out_pauses(tmp_path, clock):
     with recorder.paused():
         clock.now += 50
     clock.now += 1
-    update = recorder.training(step=10, loss=1.0, norm=1.0, rate=0.1, n_tokens=5)
+    update = recorder.training(StepReport(step=10, loss=1.0, norm=1.0, rate=0.1, n_tokens=5))
     recorder.close()
     assert update.tokens_per_second == 8 * 5 / 4
     (record,) = read_records(tmp_path / "timing.jsonl")
@@ -100,7 +100,7 @@ def test_no_file_holds_no_records(tmp_path):
 def test_only_what_is_known_is_written_down(tmp_path):
     recorder = write(tmp_path, [1])
     recorder.validation(step=1, evaluation=Evaluation(0.5, 10, None, 0.9))
-    recorder.training(step=2, loss=1.0, norm=1.0, rate=0.1, n_tokens=10, auxiliary=0.25)
+    recorder.training(StepReport(step=2, loss=1.0, norm=1.0, rate=0.1, n_tokens=10, auxiliary=0.25))
     recorder.close()
     _, validation, training = read_records(recorder.metrics)
     assert validation == {"step": 1, "validation_loss": 0.5, "validation_accuracy": 0.9}

@@ -17,7 +17,6 @@ from helix_kernel.errors import ArgumentError, CheckpointError, ConfigError, Hel
 from helix_train.config import TrainerConfig
 from helix_train.progress import Progress
 from helix_train.state import parameter_groups
-from helix_train.trainer import Trainer
 
 
 def fit(trainer):
@@ -209,19 +208,19 @@ class TestWrongArguments:
     def test_a_precision_that_does_not_exist_is_no_silent_fp32(self, trainer):
         config = trainer().config
         with pytest.raises(ArgumentError, match=r"trainer.precision is 'bf61'.*Did you mean 'bf16'"):
-            Trainer(config=config, steps=1, precision="bf61")
+            TrainerConfig(config=config, steps=1, precision="bf61")
 
     def test_neither_is_a_gradient_that_does_not_exist(self, trainer):
         config = trainer().config
         with pytest.raises(ArgumentError, match=r"trainer.gradient is 'exakt'.*Did you mean 'exact'"):
-            Trainer(config=config, steps=1, gradient="exakt")
+            TrainerConfig(config=config, steps=1, gradient="exakt")
 
     def test_blocks_are_not_recomputed_within_chunks(self, trainer):
         changes = {"trainer.chunk_len": 2, "trainer.activation_checkpointing": True}
         with pytest.raises(ConfigError, match="activation_checkpointing is true with"):
             trainer(changes)
         with pytest.raises(ArgumentError, match="leave one of them out"):
-            Trainer(config=trainer().config, steps=1, chunk_len=2, activation_checkpointing=True)
+            TrainerConfig(config=trainer().config, steps=1, chunk_len=2, activation_checkpointing=True)
 
 
 class TestChunks:
@@ -391,8 +390,8 @@ def test_however_a_run_ends_its_files_are_closed_and_the_terminal_is_restored(tr
     with pytest.raises(error):
         trained.fit(progress)
     assert closed == [True]
-    assert trained._recorder._metrics.closed
-    assert trained._recorder._timing.closed
+    assert trained._reporter._recorder._metrics.closed
+    assert trained._reporter._recorder._timing.closed
 
 
 @pytest.mark.parametrize(
@@ -414,7 +413,7 @@ def test_only_a_mean_over_bytes_is_told_in_bits(trainer, changes, in_bits):
 
 
 def test_a_missing_picture_is_said_with_the_command_that_mends_it(trainer, progress, monkeypatch):
-    monkeypatch.setattr(helix_train.trainer, "draw_loss_curve", lambda records, path: None)
+    monkeypatch.setattr(helix_train.reporting, "draw_loss_curve", lambda records, path: None)
     assert trainer({"trainer.steps": 1}).fit(progress).plot is None
     assert "pip install 'helix-train[plot]'" in progress.stream.getvalue()
 
@@ -424,16 +423,6 @@ def test_the_run_says_what_it_trains_on_what(trainer, progress):
     head = progress.stream.getvalue().splitlines()[:2]
     n_parameters = 256 * 8 + 8 * 256 + 256
     assert head == ["toy data", f"model: {n_parameters:,} parameters on cpu; ops by the references"]
-
-
-def test_the_config_and_the_trainer_have_the_same_options_and_defaults():
-    from inspect import Parameter, signature
-
-    options = {
-        field.name: Parameter.empty if field.default is attrs.NOTHING else field.default
-        for field in attrs.fields(TrainerConfig)
-    }
-    assert options == {name: p.default for name, p in signature(Trainer).parameters.items()}
 
 
 def test_checkpoints_in_the_background_and_of_changes_only_are_the_same(trainer, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as _json
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +27,16 @@ def train(file: str, /, *overrides: str, json: bool = False) -> None:
         overrides: Assignments such as ``model.d_model=512`` or ``trainer.resume=true``.
         json: Print one JSON object at the end.
     """
+    from helix_train.interruption import InterruptedRunError
     from helix_train.progress import Progress
 
     config = load_config(file, overrides)
     trainer = config.kernel.build("trainer", config["trainer"], config=config)
-    result = trainer.fit(Progress())
+    try:
+        result = trainer.fit(Progress())
+    except InterruptedRunError as error:
+        error.add_note(f"go on with: {_resuming(file, overrides)}")
+        raise
     measured = _measures(result.evaluation) if result.evaluation else {"bits_per_byte": None}
     _print(
         {
@@ -135,6 +141,12 @@ def generate(
         sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
     sys.stdout.buffer.write(b"\n")
+
+
+def _resuming(file: str, overrides: Sequence[str]) -> str:
+    """Return the command that goes on with a run, as a shell would take it."""
+    kept = [override for override in overrides if not override.startswith("trainer.resume=")]
+    return shlex.join(["helix", "train", file, *kept, "trainer.resume=true"])
 
 
 def _measures(found: Evaluation) -> dict[str, Any]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import attrs
 
-from helix_kernel import option
-from helix_kernel.errors import ArgumentError
+from helix_kernel import ComponentOf, option
+from helix_kernel.errors import ArgumentError, did_you_mean
+
+Gradient = Literal["truncated", "exact"]
+"""What passes backwards through the borders between chunks: nothing, or all of the gradient."""
+Precision = Literal["fp32", "bf16", "fp16"]
+Parallel = Literal["auto", "none", "ddp", "fsdp2"]
 
 
 @attrs.frozen(kw_only=True)
@@ -46,11 +51,17 @@ class TrainerConfig:
     log_every: int = option(10, help="steps between lines of metrics.jsonl", ge=1)
     accumulate: int = option(1, help="batches whose gradients are averaged for one step", ge=1)
     clip_norm: float = option(1.0, help="largest norm of the gradient; 0: no limit", ge=0)
-    precision: Literal["fp32", "bf16"] = option("fp32", help="bf16 runs the forward pass under autocast")
+    clip_value: float = option(0.0, help="largest absolute value of a gradient's element; 0: no limit", ge=0)
+    clip_adaptive: float = option(
+        0.0, help="largest norm of a row's gradient, as a multiple of the row's weights'; 0: no limit", ge=0
+    )
+    precision: Precision = option(
+        "fp32", help="bf16 and fp16 run the forward pass under autocast; fp16 scales the loss"
+    )
     chunk_len: int = option(
         0, help="tokens run at a time, with the model's state carried on; 0: whole sequences at once", ge=0
     )
-    gradient: Literal["truncated", "exact"] = option(
+    gradient: Gradient = option(
         "exact",
         help="what passes backwards through the borders between chunks: truncated, nothing; exact, the "
         "gradient of the whole sequence, for one more forward pass",
@@ -58,9 +69,29 @@ class TrainerConfig:
     activation_checkpointing: bool = option(
         False, help="recompute blocks in the backward pass instead of keeping their activations"
     )
+    activation_offload: bool = option(
+        False, help="keep activations in the host's memory between the forward and the backward pass"
+    )
+    compile: bool = option(False, help="run the model through torch.compile")
+    deterministic: bool = option(
+        False, help="let PyTorch use deterministic algorithms only; see docs/training.md for what that covers"
+    )
     device: str = option("auto", help="auto: the accelerator if there is one, else cpu")
+    parallel: Parallel = option(
+        "auto", help="how the processes of torchrun share the work; auto: ddp where there are several"
+    )
+    callbacks: tuple[Annotated[Any, ComponentOf("callback")], ...] = option(
+        (), help="what looks on and has a say, such as an average of the weights"
+    )
+    loggers: tuple[Annotated[Any, ComponentOf("logger")], ...] = option(
+        (), help="where metrics go besides metrics.jsonl"
+    )
+    metrics: tuple[Annotated[Any, ComponentOf("metric")], ...] = option(
+        (), help="what is measured of held-out predictions besides the loss"
+    )
 
     def __attrs_post_init__(self) -> None:
+        _check_choices(self)
         check_recomputation(self.chunk_len, activation_checkpointing=self.activation_checkpointing)
         check_best(self.keep_best, self.validate_every)
 
@@ -81,3 +112,13 @@ def check_recomputation(chunk_len: int, *, activation_checkpointing: bool) -> No
             f"trainer.activation_checkpointing is true with trainer.chunk_len={chunk_len}, which holds one "
             "chunk's activations already; leave one of them out"
         )
+
+
+def _check_choices(options: TrainerConfig) -> None:
+    choices = {"precision": Precision, "gradient": Gradient, "parallel": Parallel}
+    for name, allowed in choices.items():
+        value, known = getattr(options, name), get_args(allowed)
+        if value not in known:
+            raise ArgumentError(
+                f"trainer.{name} is {value!r}, allowed is one of {known}.{did_you_mean(value, known)}"
+            )

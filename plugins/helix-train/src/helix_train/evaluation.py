@@ -47,6 +47,14 @@ class Evaluation:
         """How many bytes were predicted."""
         return None if self.tokens_per_byte is None else round(self.n_targets / self.tokens_per_byte)
 
+    def values(self) -> dict[str, float | None]:
+        """Return what was measured, by the names that it is recorded under."""
+        return {
+            "validation_loss": self.loss,
+            "validation_bits_per_byte": self.bits_per_byte,
+            "validation_accuracy": self.accuracy,
+        }
+
     def __str__(self) -> str:
         """Return what a run is followed by: accuracy of classes, bits of bytes."""
         if self.accuracy is not None:

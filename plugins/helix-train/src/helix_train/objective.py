@@ -104,11 +104,14 @@ class Objective:
             method ``auxiliary_loss()``, that gives what its last run adds to the loss, a scalar, or None.
         loss: ``loss(prediction, target)``, with ``mask=`` where a batch has one; gives a scalar.
         precision: Makes the context that the model runs in, such as autocast.
+        forward: What is called in the model's place for whole sequences, such as the model compiled; the
+            model itself if left out.
     """
 
     model: Any
     loss: Any
     precision: Callable[[], AbstractContextManager[object]] = nullcontext
+    forward: Any = None
 
     def backward(self, examples: Examples, *, weight: float = 1.0) -> Losses:
         """Add the gradients of the loss of whole sequences to those of the parameters.
@@ -121,7 +124,7 @@ class Objective:
             The weighted losses.
         """
         with self.precision():
-            prediction = predict(self.model, examples)
+            prediction = predict(self.model if self.forward is None else self.forward, examples)
         losses = self.measure(prediction, examples).scaled(weight)
         losses.total.backward()  # type: ignore[no-untyped-call]  # torch's own stub lacks its types
         return losses.detach()

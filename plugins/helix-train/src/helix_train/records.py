@@ -1,7 +1,7 @@
 """Metrics as JSON lines: what a run computed, and apart from it how fast.
 
 ``metrics.jsonl`` holds only what the config determines, so that two equal runs have equal
-files; times go to ``timing.jsonl``.
+files; times go to ``timing.jsonl``, and what is out of the ordinary to ``events.jsonl``.
 """
 
 from __future__ import annotations
@@ -10,19 +10,58 @@ import json
 import math
 import time
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from helix_kernel.errors import DataError
 from helix_train.progress import Update
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
     from typing import TextIO
 
     from helix_train.evaluation import Evaluation
 
 Record = dict[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class StepReport:
+    """What is told of a training step.
+
+    Args:
+        step: Steps done.
+        loss: Mean loss of the step's batches.
+        norm: Norm of the gradient before clipping.
+        rate: Learning rate of the first parameter group.
+        n_tokens: Tokens in a step.
+        auxiliary: What the model itself added to the loss, if it does.
+        more: What else was measured, by name.
+        speed: What was measured of the run's speed, by name.
+    """
+
+    step: int
+    loss: float
+    norm: float
+    rate: float
+    n_tokens: int
+    auxiliary: float | None = None
+    more: Mapping[str, float] = attrs.field(factory=dict)
+    speed: Mapping[str, float] = attrs.field(factory=dict)
+
+    def values(self, bits_per_byte: float | None) -> Record:
+        """Return what the config determines, by the names that it is recorded under."""
+        return {
+            "loss": self.loss,
+            "auxiliary_loss": self.auxiliary,
+            "bits_per_byte": bits_per_byte,
+            "grad_norm": self.norm,
+            "lr": self.rate,
+            **self.more,
+        }
 
 
 class Recorder:
@@ -36,64 +75,41 @@ class Recorder:
 
     def __init__(self, out: Path, *, step: int, in_bits: bool) -> None:
         self.metrics = out / "metrics.jsonl"
-        timing = out / "timing.jsonl"
-        kept = _drop_after(self.metrics, step)
-        _drop_after(timing, step)
-        self._validated = {record["step"] for record in kept if "validation_loss" in record}
-        self._metrics, self._timing = _append_to(self.metrics), _append_to(timing)
+        self._out = out
         self._in_bits = in_bits
-        self._step = step
-        self._clock = time.perf_counter()
+        self._step, self._clock = step, 0.0
+        self._open(step)
+        self._events = _append_to(out / "events.jsonl")
 
-    def training(
-        self,
-        *,
-        step: int,
-        loss: float,
-        norm: float,
-        rate: float,
-        n_tokens: int,
-        auxiliary: float | None = None,
-    ) -> Update:
-        """Record a training step.
-
-        Args:
-            step: Steps done.
-            loss: Mean loss of the step's batch.
-            norm: Norm of the gradient before clipping.
-            rate: Learning rate of the first parameter group.
-            n_tokens: Tokens in a step.
-            auxiliary: What the model itself added to the loss, if it does.
-        """
+    def training(self, report: StepReport) -> Update:
+        """Record a training step."""
         now = time.perf_counter()
-        tokens_per_second = (step - self._step) * n_tokens / (now - self._clock)
-        bits = loss / math.log(2) if self._in_bits else None
-        known = {
-            "step": step,
-            "loss": loss,
-            "auxiliary_loss": auxiliary,
-            "bits_per_byte": bits,
-            "grad_norm": norm,
-            "lr": rate,
-        }
-        self._metrics.write(_line(known))
-        timing = {"step": step, "seconds": now - self._clock, "tokens_per_second": tokens_per_second}
-        self._timing.write(_line(timing))
-        self._step, self._clock = step, now
-        return Update(step, loss, bits, tokens_per_second)
+        seconds = now - self._clock
+        tokens_per_second = (report.step - self._step) * report.n_tokens / seconds
+        bits = report.loss / math.log(2) if self._in_bits else None
+        self._metrics.write(_line({"step": report.step, **report.values(bits)}))
+        timing = {"seconds": seconds, "tokens_per_second": tokens_per_second, **report.speed}
+        self._timing.write(_line({"step": report.step, **timing}))
+        self._step, self._clock = report.step, now
+        return Update(report.step, report.loss, bits, tokens_per_second)
 
     def validation(self, *, step: int, evaluation: Evaluation) -> None:
         """Record a validation, unless that of this step is there: a finished run may be resumed."""
         if step in self._validated:
             return
         self._validated.add(step)
-        known = {
-            "step": step,
-            "validation_loss": evaluation.loss,
-            "validation_bits_per_byte": evaluation.bits_per_byte,
-            "validation_accuracy": evaluation.accuracy,
-        }
-        self._metrics.write(_line(known))
+        self._metrics.write(_line({"step": step, **evaluation.values()}))
+
+    def event(self, *, step: int, name: str, text: str) -> None:
+        """Record something out of the ordinary; no later return to an earlier step takes it back."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._events.write(_line({"step": step, "event": name, "text": text, "time": now}))
+
+    def drop_after(self, step: int) -> None:
+        """Forget the steps after one, to which the run has gone back."""
+        self._metrics.close()
+        self._timing.close()
+        self._open(step)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -106,8 +122,16 @@ class Recorder:
 
     def close(self) -> None:
         """Close the files."""
-        self._metrics.close()
-        self._timing.close()
+        for file in (self._metrics, self._timing, self._events):
+            file.close()
+
+    def _open(self, step: int) -> None:
+        timing = self._out / "timing.jsonl"
+        kept = _drop_after(self.metrics, step)
+        _drop_after(timing, step)
+        self._validated = {record["step"] for record in kept if "validation_loss" in record}
+        self._metrics, self._timing = _append_to(self.metrics), _append_to(timing)
+        self._step, self._clock = step, time.perf_counter()
 
 
 def read_records(path: Path) -> list[Record]:

@@ -6,20 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from helix_kernel import checkpoint as checkpoints
 from helix_kernel.checkpoint import CheckpointManager
-from helix_kernel.errors import CheckpointError, IncompatibleCheckpointError, InputError
-from helix_kernel.restore import load_weights, open_run
-from helix_train.state import load_optimizer_state, load_rng_state
+from helix_kernel.errors import CheckpointError, InputError
+from helix_kernel.restore import open_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    import torch
-
     from helix_kernel.checkpoint.location import Place
-    from helix_kernel.config import Resolved
 
 _FREE_TO_CHANGE = (
     "trainer.out",
@@ -109,30 +104,6 @@ def find_start(
     if not newest:
         _refuse_later(own, start.step)
     return start
-
-
-def restore(start: Start, model: torch.nn.Module, optimizer: torch.optim.Optimizer, chosen: Resolved) -> None:
-    """Put the state of a checkpoint back: weights, optimizer and random number generators.
-
-    Args:
-        start: The checkpoint.
-        model: Takes on its weights.
-        optimizer: Takes on its moments.
-        chosen: The optimizer as the config of now describes it: its options count, not the saved ones.
-
-    Raises:
-        IncompatibleCheckpointError: The checkpoint is of another architecture or optimizer.
-    """
-    saved = start.attributes["config"]["optimizer"]["use"]
-    if saved != chosen.component.qualified:
-        raise IncompatibleCheckpointError(
-            f"{start.checkpoint} holds the state of the optimizer {saved!r}, optimizer.use is "
-            f"{chosen.component.qualified!r}; set it back, or begin a run with trainer.resume=false"
-        )
-    state = checkpoints.load(start.checkpoint, as_torch=True)
-    load_weights(model, state["model"], str(start.checkpoint))
-    load_optimizer_state(optimizer, model, state["optimizer"], options=chosen.arguments)
-    load_rng_state(state["rng"])
 
 
 def changes(

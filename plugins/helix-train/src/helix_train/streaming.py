@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from helix_kernel.errors import ArgumentError, did_you_mean
+from helix_train.config import Gradient
 from helix_train.objective import Examples, Losses, add_up
 from helix_train.state import load_rng_state, rng_state
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from helix_train.objective import Objective
-
-Gradient = Literal["truncated", "exact"]
-"""What passes backwards through the borders between chunks: nothing, or all of the gradient."""
 
 
 class Chunk(NamedTuple):

@@ -1,41 +1,43 @@
-"""The trainer: one process, a loop that reads top to bottom, and an exact resume."""
+"""The trainer: a loop that reads top to bottom, and an exact resume."""
 
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
-import torch
-from torch.nn.utils import clip_grad_norm_
 
-from helix_kernel.checkpoint import CheckpointManager, Retention
-from helix_kernel.errors import ArgumentError, HelixError, did_you_mean
-from helix_kernel.nesting import nest
-from helix_train.config import check_best, check_recomputation
+from helix_kernel.checkpoint import Retention
+from helix_kernel.errors import HelixError
+from helix_train.assembly import assemble
+from helix_train.batches import Batches
+from helix_train.callbacks.base import Gradients, Verdict
+from helix_train.clipping import Clipping
+from helix_train.config import TrainerConfig
+from helix_train.determinism import deterministic_algorithms
 from helix_train.device import choose_device
 from helix_train.evaluation import Evaluation, evaluate_dataset
-from helix_train.initial_weights import load_initial_weights
-from helix_train.objective import Examples, Losses, Objective, add_up
-from helix_train.plot import draw_loss_curve
+from helix_train.interruption import InterruptedRunError, noticed_interruption
+from helix_train.loggers.base import RunInfo
+from helix_train.objective import Examples, Losses, add_up
 from helix_train.provenance import WallTime, provenance
-from helix_train.records import Recorder, read_records
-from helix_train.resume import Start, find_start, restore
-from helix_train.state import kept_rngs, optimizer_state, parameter_groups, rng_state, seed_rngs
-from helix_train.streaming import Gradient, backward_in_chunks, check_streams
+from helix_train.ranks.base import Ranks, Standing
+from helix_train.records import StepReport
+from helix_train.reporting import counts_bits, measurements
+from helix_train.resume import Start, find_start
+from helix_train.saving import Learner, averaged_in_place, averaged_weights
+from helix_train.saving import Place as Stand
+from helix_train.state import kept_rngs, seed_rngs
+from helix_train.streaming import backward_in_chunks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator, Mapping
 
-    from helix_kernel import Config
     from helix_kernel.checkpoint.location import Place
-    from helix_kernel.config import Resolved
+    from helix_train.loggers.base import Status
     from helix_train.progress import Progress
-
-PRECISIONS = ("fp32", "bf16")
 
 
 @attrs.frozen(kw_only=True)
@@ -61,95 +63,63 @@ class Trainer:
     """Trains the model of a config: forward, loss, backward, clip, step.
 
     Args:
-        config: The whole config; its sections name the model, data, loss, optimizer and schedule.
-        steps: Optimizer steps of the whole run.
-        out: The run's directory.
-        seed: Seed of initialisation, dropout and the order of data.
-        resume: False, True (from the newest checkpoint in `out`), "auto" (the same if there is
-            one), or a checkpoint's path.
-        accept_versions: Resume, or begin with, a checkpoint of components of other versions too.
-        initial_weights: A checkpoint, or a run's directory, whose weights the first step begins with; None
-            for random ones. A resumed run does not read it.
-        checkpoint_every: Steps between checkpoints.
-        keep: Checkpoints that stay on disk, the newest.
-        keep_every: Checkpoints at multiples of so many steps stay too; 0: none.
-        keep_best: So many checkpoints with the lowest held-out loss stay too.
-        checkpoint_async: Write checkpoints in the background.
-        checkpoint_incremental: Do not write again what the last checkpoint holds bit for bit.
-        validate_every: Steps between validations; 0: only after the last.
-        log_every: Steps between lines of metrics.
-        accumulate: Batches whose gradients are averaged for one step.
-        clip_norm: Largest norm of the gradient; 0: no limit.
-        precision: "fp32", or "bf16" for a forward pass under autocast.
-        chunk_len: Tokens run at a time, with the model's state carried on; 0: whole sequences at once.
-        gradient: What passes backwards through the borders between chunks: "truncated", nothing;
-            "exact", the gradient of the whole sequence.
-        activation_checkpointing: Recompute blocks in the backward pass.
-        device: "auto", or a device's name.
+        options: What to train, for how long, and what to keep of it.
 
     Raises:
-        ArgumentError: The device, precision or gradient does not exist, the model cannot stream or
-            recompute its blocks as is asked, or the loss gives more than one number.
-        InputError: What `find_start` raises about `resume` and `out`.
+        ArgumentError: The device does not exist, or what `assemble` raises.
+        InputError: What `find_start` raises about ``resume`` and ``out``.
         CheckpointError: What `load_initial_weights` raises.
     """
 
-    def __init__(
-        self,
-        *,
-        config: Config,
-        steps: int,
-        out: str = "runs/helix",
-        seed: int = 0,
-        resume: bool | str = False,
-        accept_versions: bool = False,
-        initial_weights: str | None = None,
-        checkpoint_every: int = 100,
-        keep: int = 3,
-        keep_every: int = 0,
-        keep_best: int = 0,
-        checkpoint_async: bool = False,
-        checkpoint_incremental: bool = False,
-        validate_every: int = 0,
-        log_every: int = 10,
-        accumulate: int = 1,
-        clip_norm: float = 1.0,
-        precision: str = "fp32",
-        chunk_len: int = 0,
-        gradient: Gradient = "exact",
-        activation_checkpointing: bool = False,
-        device: str = "auto",
-    ) -> None:
-        self.config = config
-        self.steps = steps
-        self.out = Path(out)
-        self.seed = seed
-        self.resume = resume
-        self.accept_versions = accept_versions
-        self.checkpoint_every = checkpoint_every
-        self.validate_every = validate_every
-        self.log_every = log_every
-        self.accumulate = accumulate
-        self.clip_norm = clip_norm
-        self.precision = _one_of("trainer.precision", precision, PRECISIONS)
-        self.chunk_len = chunk_len
-        self.gradient = gradient
-        _one_of("trainer.gradient", gradient, get_args(Gradient))
-        check_recomputation(chunk_len, activation_checkpointing=activation_checkpointing)
-        self.device = choose_device(device)
-        self.start: Start | None = find_start(self.out, resume, accept_versions=accept_versions)
-        self._build(initial_weights, activation_checkpointing=activation_checkpointing)
-        check_best(keep_best, validate_every)
-        metric = "held_out_loss" if keep_best else None
-        self._manager = CheckpointManager(
+    def __init__(self, options: TrainerConfig) -> None:
+        self.options = options
+        self.config = options.config
+        self.steps = options.steps
+        self.seed = options.seed
+        self.out = Path(options.out)
+        self.ranks = Ranks(choose_device(options.device))
+        self.start: Start | None = find_start(
+            self.out, options.resume, accept_versions=options.accept_versions
+        )
+        self._parts = assemble(options, self.ranks, resumes=self.start is not None)
+        self.dataset, self.model = self._parts.dataset, self._parts.model
+        self.optimizer, self.schedule = self._parts.optimizer, self._parts.schedule
+        self.loss = self._parts.objective.loss
+        self.callbacks = options.callbacks
+        self.step = 0
+        self._batches = Batches(
+            self.config,
+            self.dataset,
+            seed=self.seed,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+        )
+        self._learner = Learner(
+            model=self.model,
+            optimizer=self.optimizer,
+            precision=self._parts.precision,
+            callbacks=self.callbacks,
+        )
+        self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._clipping = Clipping(
+            adaptive=options.clip_adaptive, value=options.clip_value, norm=options.clip_norm
+        )
+        self._manager = self.ranks.manager(
             self.out / "checkpoints",
-            keep=Retention(last=keep, every=keep_every or None, best=keep_best, metric=metric),
-            async_=checkpoint_async,
-            incremental=checkpoint_incremental,
+            keep=Retention(
+                last=options.keep,
+                every=options.keep_every or None,
+                best=options.keep_best,
+                metric="held_out_loss" if options.keep_best else None,
+            ),
+            async_=options.checkpoint_async,
+            incremental=options.checkpoint_incremental,
         )
         self._checkpoint: Place = self.out / "checkpoints"
         self._wall_time = WallTime(self.start.attributes.get("wall_time", 0.0) if self.start else 0.0)
-        self.step = 0
+        self._stand = Stand()
+        self._ending = ""
+        self._logged: dict[str, float] = {}
 
     def fit(self, progress: Progress) -> Result:
         """Train to the last step, evaluating and saving on the way, and draw the loss curve.
@@ -160,102 +130,145 @@ class Trainer:
         Raises:
             HelixError: The loss, its gradient or the weights are no longer finite; checkpoints stay as
                 they were, and there is none of such a step.
+            InterruptedRunError: SIGTERM or Ctrl-C came; a checkpoint was written.
             IncompatibleCheckpointError: The checkpoint to resume from does not fit this config.
         """
-        with self._running(progress):
+        with self._running(progress) as interruption:
             self.model.train()
+            for callback in self.callbacks:
+                callback.begin(self)
             evaluation = None
-            while self.step < self.steps:
+            while self.step < self.steps and not self._ending:
                 rate = self._set_learning_rate()
                 losses = self._accumulate_gradients()
-                loss = float(losses.total)
-                norm = float(clip_grad_norm_(self.model.parameters(), self.clip_norm or math.inf))
-                if not (math.isfinite(loss) and math.isfinite(norm)):
-                    self._stop(f"loss is {loss} and the gradient's norm {norm}")
-                self.optimizer.step()
+                self._parts.precision.unscale(self.model.parameters())
+                norm = float(self._clipping(self.model.parameters()))
+                standing = self._judge(float(losses.total), norm, rate, interruption.signum)
+                if standing.verdict is Verdict.ROLL_BACK:
+                    self._roll_back()
+                    continue
+                if standing.verdict is Verdict.PROCEED:
+                    self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
                 self.step += 1
-                if self._is_due(self.log_every):
-                    self._record(losses, norm, rate)
-                evaluation = self._validate() if self._is_due(self.validate_every) else None
+                if standing.verdict is Verdict.PROCEED:
+                    self._after_step(losses, norm, rate)
+                evaluation = self._validate() if self._is_due(self.options.validate_every) else None
                 self._manager.poll()
-                if self._is_due(self.checkpoint_every):
-                    self._checkpoint = self._save(loss, evaluation)
+                if self._is_due(self.options.checkpoint_every) or standing.signum:
+                    self._checkpoint = self._save(standing.loss, evaluation)
+                if standing.signum and self.step < self.steps:
+                    self._interrupt(standing.signum)
             self._manager.wait()
             return self._finish(evaluation)
 
-    def _build(self, initial_weights: str | None, *, activation_checkpointing: bool) -> None:
-        kernel, config = self.config.kernel, self.config
-        seed_rngs(self.seed)
-        self.dataset = kernel.build("dataset", config["data"])
-        self.selection = kernel.use_backends(config.settings.backends)
-        self.model = kernel.build("layer", config["model"]).to(self.device)
-        _require_ids(self.model, self.dataset)
-        self._beginning: tuple[str, ...] = ()
-        if initial_weights is not None and self.start is None:
-            self._beginning = load_initial_weights(
-                self.model,
-                initial_weights,
-                config.to_dict()["model"],
-                accept_versions=self.accept_versions,
-            )
-        if activation_checkpointing:
-            _recompute_blocks(self.model)
-        if self.chunk_len:
-            check_streams(self.model, instead="whole sequences (trainer.chunk_len=0)")
-        _require_one_number(config["loss"])
-        self.loss = kernel.build("loss", config["loss"]).to(self.device)
-        self.objective = Objective(model=self.model, loss=self.loss, precision=self._autocast)
-        self.optimizer = kernel.build("optimizer", config["optimizer"], params=parameter_groups(self.model))
-        self.schedule = kernel.build("schedule", config["schedule"], total_steps=self.steps)
-        self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
+    def note(self, text: str) -> None:
+        """Show a line to whoever watches."""
+        self._reporter.note(text)
+
+    def event(self, name: str, text: str) -> None:
+        """Write down, in ``events.jsonl``, that something out of the ordinary happened, and show it."""
+        self._reporter.event(self.step, name, text)
+
+    def log(self, values: Mapping[str, float]) -> None:
+        """Add values to the next line of metrics."""
+        self._logged.update(values)
+
+    def stop(self, reason: str) -> None:
+        """End the run after this step as if it were the last, with a checkpoint."""
+        self._ending = reason
+
+    def try_loss(self, ahead: int = 0) -> float:
+        """Return the loss of the batches of a step to come, with its gradients added to the parameters'.
+
+        Args:
+            ahead: Which step, counted from the next one. Nothing is counted: the batches train their step
+                all the same.
+        """
+        n = self.options.accumulate
+        numbers = range(ahead * n, (ahead + 1) * n)
+        losses = add_up(self._backward(self._batches.ahead(number), last=True) for number in numbers)
+        self._parts.precision.unscale(self.model.parameters())
+        return float(losses.total)
 
     @contextmanager
-    def _running(self, progress: Progress) -> Iterator[None]:
+    def _running(self, progress: Progress) -> Iterator[Any]:
         """Close the files and leave the terminal as it was, however the run ends."""
-        self._begin(progress)
-        try:
-            yield
-        finally:
-            self._recorder.close()
-            progress.close()
-            self._manager.close()
+        self._reporter = self.ranks.reporter(progress, self.options.loggers)
+        status: Status = "failed"
+        with ExitStack() as stack:
+            stack.callback(self.ranks.close)
+            stack.callback(self._manager.close)
+            stack.callback(lambda: self._reporter.close(status))
+            self._begin()
+            stack.callback(self._batches.close)
+            stack.enter_context(deterministic_algorithms(enabled=self.options.deterministic))
+            interruption = stack.enter_context(noticed_interruption())
+            try:
+                yield interruption
+            except InterruptedRunError:
+                status = "interrupted"
+                raise
+            except (HelixError, OSError) as error:
+                if self.step:
+                    error.add_note(f"the last checkpoint: {self._checkpoint}")
+                raise
+            status = "done"
 
-    def _begin(self, progress: Progress) -> None:
-        self._progress = progress
-        progress.note(self.dataset.describe())
+    def _begin(self) -> None:
+        self.note(self.dataset.describe())
         n_parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        serving = [name for name in self.selection.chosen if self.selection.offers[name].ops]
+        selection = self._parts.selection
+        serving = [name for name in selection.chosen if selection.offers[name].ops]
         backends = ", ".join(serving) or "the references"
-        progress.note(f"model: {n_parameters:,} parameters on {self.device}; ops by {backends}")
-        for note in self._beginning:
-            progress.note(note)
+        self.note(f"model: {n_parameters:,} parameters on {self.ranks.device}; ops by {backends}")
+        for note in self._parts.notes:
+            self.note(note)
         if self.start:
-            restore(self.start, self.model, self.optimizer, self.config["optimizer"])
-            self.step, self._checkpoint = self.start.step, self.start.checkpoint
-            for note in self.start.differences(self._attributes()):
-                progress.note(note)
-            progress.note(f"resuming from {self._checkpoint} at step {self.step}")
+            self._checkpoint = self.start.checkpoint
+            for note in (*self._restore(self.start), *self.start.differences(self._attributes())):
+                self.note(note)
+            self.note(f"resuming from {self._checkpoint} at step {self.step}")
+        self._open_data(self._stand.rows, self._stand.reseeds)
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / "config.toml").write_text(self.config.to_toml(), encoding="utf-8")
-        in_bits = _counts_bits(self.config["loss"], self.dataset)
-        self._recorder = Recorder(self.out, step=self.step, in_bits=in_bits)
-        progress.begin(step=self.step, steps=self.steps)
+        run = RunInfo(
+            out=self.out,
+            name=self.out.name,
+            config=self.config.to_dict(),
+            environment=self._attributes()["environment"],
+            step=self.step,
+        )
+        in_bits = counts_bits(self.config["loss"], self.dataset)
+        self._reporter.open(run, steps=self.steps, in_bits=in_bits)
 
     def _finish(self, evaluation: Evaluation | None) -> Result:
+        if self._ending:
+            self.note(f"step {self.step}: {self._ending}")
         if self.step > self.steps:
-            self._progress.note(f"the checkpoint is at step {self.step}, past trainer.steps={self.steps}")
+            self.note(f"the checkpoint is at step {self.step}, past trainer.steps={self.steps}")
         evaluation = evaluation or self._validate()
-        plot = draw_loss_curve(read_records(self._recorder.metrics), self.out / "loss.png")
-        if plot is None:
-            self._progress.note("no loss curve is drawn: pip install 'helix-train[plot]'")
+        for callback in self.callbacks:
+            callback.end(self)
         return Result(
             step=self.step,
             evaluation=evaluation,
             checkpoint=self._checkpoint,
-            metrics=self._recorder.metrics,
-            plot=plot,
+            metrics=self.out / "metrics.jsonl",
+            plot=self._reporter.draw(self.out / "loss.png"),
         )
+
+    def _restore(self, start: Start) -> tuple[str, ...]:
+        optimizer = start.attributes["config"]["optimizer"]["use"]
+        self._stand, notes = self._learner.restore(
+            start.checkpoint, optimizer, self.config["optimizer"], batch_size=self.dataset.batch_size
+        )
+        self.step = self._stand.step
+        return notes
+
+    def _open_data(self, rows: int, reseeds: int) -> None:
+        count = max(0, self.steps - self.step) * self.options.accumulate
+        self._batches.open(rows, reseeds, count=count)
 
     def _set_learning_rate(self) -> float:
         factor = float(self.schedule(self.step))
@@ -264,37 +277,78 @@ class Trainer:
         return float(self._base_rates[0]) * factor
 
     def _accumulate_gradients(self) -> Losses:
-        first = self.step * self.accumulate
-        return add_up(self._backward(micro_step) for micro_step in range(first, first + self.accumulate))
+        n = self.options.accumulate
+        return add_up(self._backward(self._batches.next(), last=number == n - 1) for number in range(n))
 
-    def _backward(self, micro_step: int) -> Losses:
-        batch = self.dataset.batch(seed=self.seed, step=micro_step)
-        examples, weight = Examples.of(batch, self.device), 1 / self.accumulate
-        if not self.chunk_len:
-            return self.objective.backward(examples, weight=weight)
-        return backward_in_chunks(
-            self.objective, examples, chunk_len=self.chunk_len, gradient=self.gradient, weight=weight
+    def _backward(self, batch: Any, *, last: bool) -> Losses:
+        options, scale = self.options, self._parts.precision.scale
+        examples, weight = Examples.of(batch, self.ranks.device), scale / options.accumulate
+        with self.ranks.accumulating(last=last):
+            if options.chunk_len:
+                losses = backward_in_chunks(
+                    self._parts.objective,
+                    examples,
+                    chunk_len=options.chunk_len,
+                    gradient=options.gradient,
+                    weight=weight,
+                )
+            else:
+                losses = self._parts.objective.backward(examples, weight=weight)
+        return losses if scale == 1.0 else losses.scaled(1 / scale)
+
+    def _judge(self, loss: float, norm: float, rate: float, signum: int) -> Standing:
+        """Decide, together with all ranks, what becomes of a step's gradients."""
+        gradients = Gradients(step=self.step, loss=loss, norm=norm, rate=rate)
+        verdict = max(
+            (callback.judge(self, gradients) for callback in self.callbacks), default=Verdict.PROCEED
         )
+        if self._parts.precision.overflowed(norm):
+            verdict = max(verdict, Verdict.SKIP)
+        standing = self.ranks.agree(Standing(loss=loss, verdict=verdict, signum=signum))
+        if standing.verdict is Verdict.PROCEED and not (math.isfinite(standing.loss) and math.isfinite(norm)):
+            self._stop(f"loss is {loss} and the gradient's norm {norm}")
+        return standing
 
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self.precision == "bf16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return nullcontext()
+    def _after_step(self, losses: Losses, norm: float, rate: float) -> None:
+        for callback in self.callbacks:
+            callback.stepped(self)
+        if self._is_due(self.options.log_every):
+            self._record(losses, norm, rate)
+
+    def _roll_back(self) -> None:
+        """Go back to the last checkpoint, and on from there with other random numbers and data."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self._manager.wait()
+        start = find_start(self.out, resume="auto", accept_versions=self.options.accept_versions)
+        if start is None:
+            self._stop("a callback asks to roll back, but there is no checkpoint yet: gradients are bad")
+        failed, reseeds = self.step, self._batches.reseeds + 1
+        self._restore(start)
+        self._checkpoint = start.checkpoint
+        self._open_data(self._stand.rows, reseeds)
+        seed_rngs(self._batches.seed % 2**63)
+        self._reporter.drop_after(self.step)
+        for callback in self.callbacks:
+            callback.rolled_back(self)
+        self.event("rolled-back", f"back from step {failed} to {self._checkpoint}, with other data")
 
     def _is_due(self, every: int) -> bool:
-        return every > 0 and (self.step % every == 0 or self.step == self.steps)
+        return every > 0 and (self.step % every == 0 or self.step == self.steps or bool(self._ending))
 
     def _record(self, losses: Losses, norm: float, rate: float) -> None:
-        n_tokens = self.accumulate * self.dataset.batch_size * self.dataset.seq_len
-        update = self._recorder.training(
-            step=self.step,
-            loss=float(losses.task),
-            auxiliary=None if losses.auxiliary is None else float(losses.auxiliary),
-            norm=norm,
-            rate=rate,
-            n_tokens=n_tokens,
+        n_tokens = self.options.accumulate * self._batches.rows_of_batch * self.dataset.seq_len
+        self._reporter.training(
+            StepReport(
+                step=self.step,
+                loss=float(losses.task),
+                norm=norm,
+                rate=rate,
+                n_tokens=n_tokens,
+                auxiliary=None if losses.auxiliary is None else float(losses.auxiliary),
+                more=self._logged | measurements(self.model),
+            )
         )
-        self._progress.update(update)
+        self._logged = {}
 
     def _stop(self, what: str) -> NoReturn:
         rate = self.optimizer.param_groups[0]["lr"]
@@ -303,28 +357,33 @@ class Trainer:
             'or trainer.clip_norm, and go on with trainer.resume="auto"'
         )
 
+    def _interrupt(self, signum: int) -> NoReturn:
+        self._manager.wait()
+        raise InterruptedRunError(
+            f"interrupted after {self.step} of {self.steps} steps, which {self._checkpoint} holds",
+            signum,
+        )
+
     def _validate(self) -> Evaluation | None:
-        with kept_rngs(), self._recorder.paused():
+        averaged = averaged_weights(self.optimizer, self.model, self.callbacks)
+        with kept_rngs(), self._reporter.paused(), averaged_in_place(self.model, averaged):
             evaluation = evaluate_dataset(self.model, self.dataset)
         if evaluation is None:
             return None
         if not math.isfinite(evaluation.loss):
             self._stop(f"held-out loss is {evaluation.loss}")
-        self._recorder.validation(step=self.step, evaluation=evaluation)
-        self._progress.note(f"step {self.step}: {evaluation} held out")
+        self._reporter.validation(self.step, evaluation)
+        for callback in self.callbacks:
+            callback.validated(self, evaluation)
         return evaluation
 
     def _save(self, loss: float, evaluation: Evaluation | None) -> Place:
         # The loss was that of the weights before the step: the step itself may have gone too far.
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
             self._stop("weights are not finite")
-        state: dict[str | int, Any] = {
-            "model": nest(self.model.state_dict()),
-            "optimizer": optimizer_state(self.optimizer, self.model),
-            "rng": rng_state(),
-            "data": {"position": torch.tensor(self.step * self.accumulate)},
-            "step": self.step,
-        }
+        state = self._learner.state(
+            Stand(step=self.step, rows=self._batches.rows, reseeds=self._batches.reseeds)
+        )
         metrics = {"loss": loss} | ({"held_out_loss": evaluation.loss} if evaluation else {})
         attributes = {
             "step": self.step,
@@ -332,52 +391,13 @@ class Trainer:
             **self._wall_time.describe(),
             **self._attributes(),
         }
-        return self._manager.save(self.step, state, attributes=attributes)
+        place: Place = self._manager.save(self.step, state, attributes=attributes)
+        return place
 
     def _attributes(self) -> dict[str, Any]:
-        return provenance(self.config, self.selection, self.dataset.fingerprint, self.device)
+        return provenance(self.config, self._parts.selection, self.dataset.fingerprint, self.ranks.device)
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise ArgumentError(
-            f"{name} is {value!r}, allowed is one of {allowed}.{did_you_mean(value, allowed)}"
-        )
-    return value
-
-
-def _require_one_number(loss: Resolved) -> None:
-    if loss.arguments.get("reduction") == "none":
-        raise ArgumentError(
-            "loss.reduction is 'none', which gives no number to minimise; allowed is mean or sum"
-        )
-
-
-def _recompute_blocks(model: torch.nn.Module) -> None:
-    switch = getattr(model, "set_activation_checkpointing", None)
-    if switch is None:
-        raise ArgumentError(
-            f"trainer.activation_checkpointing is true, but {type(model).__name__} has no "
-            "set_activation_checkpointing(); leave it false"
-        )
-    switch(enabled=True)
-
-
-def _require_ids(model: Any, dataset: Any) -> None:
-    own, needed = getattr(model, "vocab_size", None), getattr(dataset, "vocab_size", None)
-    if own is not None and needed is not None and own < needed:
-        raise ArgumentError(
-            f"the model takes {own} ids and the data have {needed}; raise model.vocab_size by "
-            f"{needed - own}, or choose another tokenizer"
-        )
-
-
-def _counts_bits(loss: Resolved, dataset: Any) -> bool:
-    """Whether the training loss is a mean over predicted bytes in nats, so that it can be told in bits."""
-    arguments = loss.arguments
-    return (
-        loss.component.name == "cross-entropy"
-        and not arguments.get("label_smoothing")
-        and arguments.get("reduction", "mean") == "mean"
-        and getattr(dataset, "tokens_per_byte", 1.0) == 1.0
-    )
+def build_trainer(**options: Any) -> Trainer:
+    """Build a trainer from the options of `TrainerConfig`, which says what each is."""
+    return Trainer(TrainerConfig(**options))

@@ -1,0 +1,66 @@
+"""Bounds gradients: their norm, their elements, and their norm against that of the weights."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import attrs
+import torch
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from torch import Tensor
+
+_LEAST_WEIGHT = 1e-3
+"""The norm that a row of weights is taken to have at least, so that zeros can grow (Brock et al., eq. 3)."""
+
+
+@attrs.frozen(kw_only=True)
+class Clipping:
+    """What a gradient is held to, in this order; 0 sets no bound.
+
+    Args:
+        adaptive: Largest norm of a row's gradient as a multiple of the norm of the row's weights (Brock et
+            al. 2021, arXiv:2102.06171, section 4, equation 3); vectors count as one row.
+        value: Largest absolute value of an element.
+        norm: Largest norm of the whole gradient.
+    """
+
+    adaptive: float = 0.0
+    value: float = 0.0
+    norm: float = 0.0
+
+    def __call__(self, parameters: Iterable[torch.nn.Parameter]) -> Tensor:
+        """Clip gradients in place and return the norm that they had before, a scalar."""
+        own = [parameter for parameter in parameters if parameter.grad is not None]
+        if not (self.adaptive or self.value):
+            return clip_grad_norm_(own, self.norm or math.inf)
+        before = torch.nn.utils.get_total_norm([p.grad for p in own if p.grad is not None])
+        if self.adaptive:
+            clip_adaptively(own, self.adaptive)
+        if self.value:
+            clip_grad_value_(own, self.value)
+        if self.norm:
+            clip_grad_norm_(own, self.norm)
+        return before
+
+
+@torch.no_grad()
+def clip_adaptively(parameters: Sequence[torch.nn.Parameter], limit: float) -> None:
+    """Scale each row of each gradient down to `limit` times the norm of the row's weights."""
+    for parameter in parameters:
+        gradient = parameter.grad
+        assert gradient is not None
+        allowed = _row_norms(parameter).clamp(min=_LEAST_WEIGHT) * limit
+        norms = _row_norms(gradient)
+        gradient.mul_(torch.where(norms > allowed, allowed / norms, 1.0).to(gradient.dtype))
+
+
+def _row_norms(tensor: Tensor) -> Tensor:
+    """Return the norm over all dimensions but the first, kept as ones; of a vector its own norm."""
+    dims = tuple(range(1, tensor.ndim)) or None
+    norms: Tensor = torch.linalg.vector_norm(tensor.detach(), dim=dims, keepdim=True)
+    return norms

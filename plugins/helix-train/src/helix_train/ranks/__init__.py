@@ -1,0 +1,1 @@
+"""The processes that train one model together: what each does alone, and what they agree on."""

@@ -1,0 +1,163 @@
+"""What a checkpoint of a run holds, and how a run takes it on again."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+
+from helix_kernel import checkpoint as checkpoints
+from helix_kernel.errors import IncompatibleCheckpointError
+from helix_kernel.nesting import flatten, nest
+from helix_kernel.restore import load_weights
+from helix_train.state import load_optimizer_state, load_rng_state, optimizer_state, rng_state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from helix_kernel.config import Resolved
+    from helix_train.callbacks.base import Callback
+    from helix_train.precision import Precision
+
+
+@attrs.frozen(kw_only=True)
+class Place:
+    """Where a run stands.
+
+    Args:
+        step: Steps done.
+        rows: Examples taken from the endless sequence of data, over all ranks.
+        reseeds: How often the run rolled back and drew anew.
+    """
+
+    step: int = 0
+    rows: int = 0
+    reseeds: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class Learner:
+    """All that changes as a run trains, but for the random numbers of the process.
+
+    Args:
+        model: Its weights and buffers.
+        optimizer: Its moments.
+        precision: Its loss scale.
+        callbacks: Their states.
+    """
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    precision: Precision
+    callbacks: Sequence[Callback] = ()
+
+    def state(self, place: Place) -> dict[str | int, Any]:
+        """Return what a checkpoint holds: nested tensors and plain values."""
+        state: dict[str | int, Any] = {
+            "model": nest(self.model.state_dict()),
+            "optimizer": optimizer_state(self.optimizer, self.model),
+            "rng": rng_state(),
+            "data": {"rows": torch.tensor(place.rows), "reseeds": place.reseeds},
+            "step": place.step,
+            "loss_scale": self.precision.state_dict(),
+            "callbacks": {name: callback.state_dict() for name, callback in self._named_callbacks().items()},
+        }
+        averaged = averaged_weights(self.optimizer, self.model, self.callbacks)
+        return state if averaged is None else {**state, "averaged": nest(dict(averaged))}
+
+    def restore(
+        self, checkpoint: Any, optimizer: str, chosen: Resolved, *, batch_size: int
+    ) -> tuple[Place, tuple[str, ...]]:
+        """Take on the state of a checkpoint: weights, moments, random numbers and what callbacks remember.
+
+        Args:
+            checkpoint: Where it lies.
+            optimizer: The qualified name of the optimizer that it was trained by.
+            chosen: The optimizer as the config of now describes it: its options count, not the saved ones.
+            batch_size: Rows of a batch, by which the first checkpoints counted.
+
+        Returns:
+            Where the run stood, and a line for each callback that the checkpoint or the config lacks.
+
+        Raises:
+            IncompatibleCheckpointError: The checkpoint is of another architecture or optimizer.
+        """
+        if optimizer != chosen.component.qualified:
+            raise IncompatibleCheckpointError(
+                f"{checkpoint} holds the state of the optimizer {optimizer!r}, optimizer.use is "
+                f"{chosen.component.qualified!r}; set it back, or begin a run with trainer.resume=false"
+            )
+        state = checkpoints.load(checkpoint, as_torch=True)
+        load_weights(self.model, state["model"], str(checkpoint))
+        load_optimizer_state(self.optimizer, self.model, state["optimizer"], options=chosen.arguments)
+        load_rng_state(state["rng"])
+        if "loss_scale" in state:  # younger than the first checkpoints
+            self.precision.load_state_dict(state["loss_scale"])
+        notes = self._restore_callbacks(state.get("callbacks", {}), state.get("averaged"))
+        data = state["data"]
+        rows = data["rows"] if "rows" in data else data["position"] * batch_size
+        place = Place(step=int(state["step"]), rows=int(rows), reseeds=int(data.get("reseeds", 0)))
+        return place, notes
+
+    def _restore_callbacks(self, saved: Mapping[str, Any], averaged: Any) -> tuple[str, ...]:
+        named = self._named_callbacks()
+        for name in named.keys() & saved.keys():
+            named[name].load_state_dict(saved[name])
+            if averaged is not None:
+                named[name].load_averaged(flatten(averaged))
+        new = [
+            f"note: callback {name} is not in the checkpoint; it begins now"
+            for name in named.keys() - saved.keys()
+        ]
+        gone = [
+            f"note: callback {name} of the checkpoint is left out now" for name in saved.keys() - named.keys()
+        ]
+        return tuple(sorted(new) + sorted(gone))
+
+    def _named_callbacks(self) -> dict[str, Callback]:
+        named: dict[str, Callback] = {}
+        for callback in self.callbacks:
+            again = sum(other.name == callback.name for other in named.values())
+            named[f"{callback.name}-{again + 1}" if again else callback.name] = callback
+        return named
+
+
+def averaged_weights(
+    optimizer: torch.optim.Optimizer, model: torch.nn.Module, callbacks: Sequence[Callback]
+) -> Mapping[str, torch.Tensor] | None:
+    """Return the weights by name that are to be evaluated and served instead of the trained ones, if any.
+
+    They are a callback's, such as those of `ema`, or else those of an optimizer with a method
+    ``averaged()`` that gives one tensor for each of its parameters, such as a schedule-free one.
+    """
+    for callback in callbacks:
+        if (found := callback.averaged()) is not None:
+            return found
+    own = getattr(optimizer, "averaged", None)
+    if own is None:
+        return None
+    by_parameter = own()
+    return {name: by_parameter[p] for name, p in model.named_parameters() if p in by_parameter}
+
+
+@contextmanager
+def averaged_in_place(model: torch.nn.Module, averaged: Mapping[str, torch.Tensor] | None) -> Iterator[None]:
+    """Hold averaged weights in the model within the block; the trained ones come back to the bit."""
+    if averaged is None:
+        yield
+        return
+    own = {name: tensor for name, tensor in model.state_dict().items() if name in averaged}
+    trained = {name: tensor.clone() for name, tensor in own.items()}
+    _copy(averaged, own)
+    try:
+        yield
+    finally:
+        _copy(trained, own)
+
+
+@torch.no_grad()
+def _copy(source: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in target.items():
+        tensor.copy_(source[name])
