@@ -28,7 +28,7 @@ COMPONENTS = {
         "train": "helix-train",
     },
     "dataset": dict.fromkeys(
-        ("labelled-files", "span-corruption", "text-bytes", "text-tokens"), "helix-data"
+        ("labelled-files", "reconstruction", "span-corruption", "text-bytes", "text-tokens"), "helix-data"
     ),
     "layer": dict.fromkeys(
         (
@@ -61,10 +61,25 @@ COMPONENTS = {
             "span-infiller",
         ),
         "helix-ssm",
-    ),
+    )
+    | dict.fromkeys(("fsq", "quantised-autoencoder", "rvq", "vq"), "helix-data"),
     "logger": dict.fromkeys(("csv",), "helix-train"),
     "loss": dict.fromkeys(
         ("bce-with-logits", "cross-entropy", "focal", "l1", "mse", "smooth-l1"), "helix-train"
+    ),
+    "metric": dict.fromkeys(
+        (
+            "accuracy",
+            "bits-per-byte",
+            "f1",
+            "mean-absolute-error",
+            "mean-squared-error",
+            "perplexity",
+            "precision",
+            "recall",
+            "top-k-accuracy",
+        ),
+        "helix-train",
     ),
     "op": dict.fromkeys(
         (

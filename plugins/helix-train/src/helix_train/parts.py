@@ -1,4 +1,4 @@
-"""The losses, optimizers, schedules and loggers that helix-train offers, as records. Imports no torch."""
+"""The parts that helix-train offers, from losses to metrics, as records. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ _LOSSES = "helix_train.losses"
 _OPTIMIZERS = "helix_train.optimizers"
 _SCHEDULES = "helix_train.schedules"
 _LOGGERS = "helix_train.loggers"
+_METRICS = "helix_train.metrics"
 
 LOSSES = (
     Component(
@@ -138,5 +139,62 @@ LOGGERS = (
         target=f"{_LOGGERS}.csv_file:CsvLogger",
         config=f"{_LOGGERS}.config:CsvConfig",
         summary="A table for spreadsheets",
+    ),
+)
+
+METRICS = (
+    Component(
+        name="accuracy",
+        target=f"{_METRICS}.classes:Accuracy",
+        config=f"{_METRICS}.config:AccuracyConfig",
+        summary="Share of targets whose class is the likeliest one",
+    ),
+    Component(
+        name="top-k-accuracy",
+        target=f"{_METRICS}.classes:TopKAccuracy",
+        config=f"{_METRICS}.config:TopKAccuracyConfig",
+        summary="Share of targets whose class is among the k likeliest ones",
+    ),
+    Component(
+        name="precision",
+        target=f"{_METRICS}.classes:Precision",
+        config=f"{_METRICS}.config:ClassMetricConfig",
+        summary="Share of the predictions of a class that were right",
+    ),
+    Component(
+        name="recall",
+        target=f"{_METRICS}.classes:Recall",
+        config=f"{_METRICS}.config:ClassMetricConfig",
+        summary="Share of the targets of a class that were found",
+    ),
+    Component(
+        name="f1",
+        target=f"{_METRICS}.classes:F1",
+        config=f"{_METRICS}.config:ClassMetricConfig",
+        summary="Harmonic mean of precision and recall",
+    ),
+    Component(
+        name="perplexity",
+        target=f"{_METRICS}.likelihood:Perplexity",
+        config=f"{_METRICS}.config:MetricConfig",
+        summary="Exponential of the mean negative log-likelihood of a target",
+    ),
+    Component(
+        name="bits-per-byte",
+        target=f"{_METRICS}.likelihood:BitsPerByte",
+        config=f"{_METRICS}.config:BitsPerByteConfig",
+        summary="Negative log-likelihood in bits of a byte of text",
+    ),
+    Component(
+        name="mean-absolute-error",
+        target=f"{_METRICS}.differences:MeanAbsoluteError",
+        config=f"{_METRICS}.config:MetricConfig",
+        summary="Mean of absolute differences",
+    ),
+    Component(
+        name="mean-squared-error",
+        target=f"{_METRICS}.differences:MeanSquaredError",
+        config=f"{_METRICS}.config:MetricConfig",
+        summary="Mean of squared differences",
     ),
 )

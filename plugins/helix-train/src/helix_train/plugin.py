@@ -1,0 +1,105 @@
+"""What helix-train offers."""
+
+from __future__ import annotations
+
+import helix_kernel
+from helix_kernel import Component, Kind
+from helix_train.parts import LOGGERS, LOSSES, METRICS, OPTIMIZERS, SCHEDULES
+
+
+@helix_kernel.hookimpl
+def helix_kinds() -> list[Kind]:
+    """Bring the kinds that training adds to the kernel's."""
+    return [
+        Kind(
+            name="schedule",
+            plural="schedules",
+            summary="Learning rate over the steps of a run, as a multiple of the optimizer's",
+            section="schedule",
+            context=("total_steps",),
+        ),
+        Kind(
+            name="trainer",
+            plural="trainers",
+            summary="What turns a config into a trained model",
+            section="trainer",
+            default="trainer",
+            context=("config",),
+        ),
+        Kind(
+            name="logger",
+            plural="loggers",
+            summary="Where a run's metrics go, besides the files that every run writes",
+        ),
+        Kind(
+            name="callback",
+            plural="callbacks",
+            summary="What looks on, and has a say, while a run trains",
+        ),
+        Kind(
+            name="metric",
+            plural="metrics",
+            summary="What is measured of held-out predictions, besides the loss",
+        ),
+    ]
+
+
+@helix_kernel.hookimpl
+def helix_losses() -> list[Component]:
+    """Return the losses."""
+    return list(LOSSES)
+
+
+@helix_kernel.hookimpl
+def helix_optimizers() -> list[Component]:
+    """Return the optimizers."""
+    return list(OPTIMIZERS)
+
+
+@helix_kernel.hookimpl
+def helix_schedules() -> list[Component]:
+    """Return the schedules."""
+    return list(SCHEDULES)
+
+
+@helix_kernel.hookimpl
+def helix_loggers() -> list[Component]:
+    """Return the loggers."""
+    return list(LOGGERS)
+
+
+@helix_kernel.hookimpl
+def helix_metrics() -> list[Component]:
+    """Return the metrics."""
+    return list(METRICS)
+
+
+@helix_kernel.hookimpl
+def helix_trainers() -> list[Component]:
+    """Return the trainer."""
+    return [
+        Component(
+            name="trainer",
+            target="helix_train.trainer:build_trainer",
+            config="helix_train.config:TrainerConfig",
+            summary="Forward, loss, backward, clip, step; exact resume",
+        )
+    ]
+
+
+@helix_kernel.hookimpl
+def helix_commands() -> list[Component]:
+    """Return the commands."""
+    return [
+        Component(name="train", target="helix_train.commands:train", summary="Train what a config describes"),
+        Component(
+            name="eval",
+            target="helix_train.commands:evaluate",
+            summary="Measure a checkpoint on held-out data",
+        ),
+        Component(
+            name="generate",
+            target="helix_train.commands:generate",
+            summary="Continue a prompt with a checkpoint's model",
+        ),
+    ]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from helix_kernel.errors import ArgumentError, did_you_mean
+from helix_train.losses.checks import broadcast_mask
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -58,7 +59,7 @@ class Loss(nn.Module, ABC):
         if mask is None:
             self.check_values(target, prediction)
             return self._reduce(self.elements(prediction, target), None)
-        mask = _broadcast(mask, target)
+        mask = broadcast_mask(mask, target)
         target = target.masked_fill(~mask, 0)
         self.check_values(target, prediction)
         hidden = ~mask.reshape(mask.shape + (1,) * (prediction.dim() - mask.dim()))
@@ -91,20 +92,3 @@ class Loss(nn.Module, ABC):
             return elements.sum()
         n_kept = elements.numel() if mask is None else mask.sum()
         return elements.sum() / (max(n_kept, 1) if isinstance(n_kept, int) else n_kept.clamp(min=1))
-
-
-def may_look_at(tensor: Tensor) -> bool:
-    """Whether values can be checked without waiting for a device or breaking a compiled graph."""
-    return tensor.device.type == "cpu" and tensor.numel() > 0 and not torch.compiler.is_compiling()
-
-
-def _broadcast(mask: Tensor, target: Tensor) -> Tensor:
-    if mask.dtype != torch.bool:
-        raise ArgumentError(f"mask has dtype {mask.dtype}, allowed is torch.bool (True keeps an element)")
-    try:
-        return mask.expand(target.shape)
-    except RuntimeError as error:
-        raise ArgumentError(
-            f"mask has shape {tuple(mask.shape)}, which does not broadcast to the target's "
-            f"{tuple(target.shape)}"
-        ) from error

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helix_kernel.errors import ArgumentError, did_you_mean
-from helix_train.losses.base import Loss, Reduction, may_look_at
+from helix_train.losses.base import Loss, Reduction
+from helix_train.losses.checks import check_classes, check_classes_last, may_look_at
 from helix_train.losses.config import check_alpha
 
 Activation = Literal["sigmoid", "softmax"]
@@ -38,11 +39,11 @@ class CrossEntropy(Loss):
 
     def check_shapes(self, prediction: Tensor, target: Tensor) -> None:
         """Raise `ArgumentError` unless the prediction is the target's shape and one axis of classes."""
-        _check_classes_last(prediction, target)
+        check_classes_last(prediction, target)
 
     def check_values(self, target: Tensor, prediction: Tensor) -> None:
         """Raise `ArgumentError` unless the targets are classes."""
-        _check_classes(target, prediction.shape[-1])
+        check_classes(target, prediction.shape[-1])
 
     def elements(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Return one loss an element."""
@@ -140,12 +141,12 @@ class Focal(Loss):
         if self.activation == "sigmoid":
             super().check_shapes(prediction, target)
         else:
-            _check_classes_last(prediction, target)
+            check_classes_last(prediction, target)
 
     def check_values(self, target: Tensor, prediction: Tensor) -> None:
         """Raise `ArgumentError` unless the targets are 0 or 1, or classes."""
         if self.activation == "softmax":
-            _check_classes(target, prediction.shape[-1])
+            check_classes(target, prediction.shape[-1])
         elif may_look_at(target):
             _check_all((target == 0) | (target == 1), target, "0 or 1")
 
@@ -175,28 +176,6 @@ def _softmax_log_probabilities(logits: Tensor, target: Tensor) -> tuple[Tensor, 
     log_p = F.log_softmax(logits, dim=-1)
     others = log_p.scatter(-1, index, float("-inf"))
     return log_p.gather(-1, index).squeeze(-1), others.logsumexp(dim=-1)
-
-
-def _check_classes_last(prediction: Tensor, target: Tensor) -> None:
-    if prediction.dim() == 0 or prediction.shape[:-1] != target.shape or prediction.shape[-1] < 2:
-        raise ArgumentError(
-            f"prediction has shape {tuple(prediction.shape)} and target {tuple(target.shape)}; prediction "
-            "must be the target's shape and one more axis at the end, of 2 classes or more: (..., V), (...)"
-        )
-
-
-def _check_classes(target: Tensor, n_classes: int) -> None:
-    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-        raise ArgumentError(
-            f"target has dtype {target.dtype}, allowed is an integer one: the number of a class"
-        )
-    if may_look_at(target):
-        least, most = (int(bound) for bound in target.aminmax())
-        if least < 0 or most >= n_classes:
-            raise ArgumentError(
-                f"target holds {least if least < 0 else most}, allowed is 0 to {n_classes - 1} for "
-                f"{n_classes} classes; hide padding with mask"
-            )
 
 
 def _check_all(allowed: Tensor, target: Tensor, words: str) -> None:
