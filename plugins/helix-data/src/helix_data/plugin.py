@@ -1,4 +1,4 @@
-"""What helix-data offers: the kind `dataset`, and the datasets themselves."""
+"""What helix-data offers: the kinds `dataset` and `tokenizer`, components of both, and quantizers."""
 
 from __future__ import annotations
 
@@ -53,6 +53,47 @@ def helix_datasets() -> list[Component]:
             target="helix_data.labelled_files:LabelledFiles",
             config="helix_data.config:LabelledFilesConfig",
             summary="Whole files, each of the class whose folder it lies in",
+        ),
+        Component(
+            name="reconstruction",
+            target="helix_data.reconstruction:Reconstruction",
+            config="helix_data.config:TextBytesConfig",
+            summary="Windows of bytes that are their own targets, for autoencoders",
+        ),
+    ]
+
+
+@helix_kernel.hookimpl
+def helix_layers() -> list[Component]:
+    """Return the quantizers, and the model in which they learn their codes."""
+    return [
+        Component(
+            name="vq",
+            target="helix_data.quantizers.codebook:VQ",
+            config="helix_data.quantizers.config:VQConfig",
+            summary="Vector quantization: each position becomes a code (van den Oord et al. 2017)",
+            requires=("helix-data[quantizers]",),
+        ),
+        Component(
+            name="rvq",
+            target="helix_data.quantizers.codebook:RVQ",
+            config="helix_data.quantizers.config:RVQConfig",
+            summary="Residual vector quantization, a code upon another (Zeghidour et al. 2021)",
+            requires=("helix-data[quantizers]",),
+        ),
+        Component(
+            name="fsq",
+            target="helix_data.quantizers.fsq:FSQ",
+            config="helix_data.quantizers.config:FSQConfig",
+            summary="Finite scalar quantization: a grid instead of a codebook (Mentzer et al. 2023)",
+            requires=("helix-data[quantizers]",),
+        ),
+        Component(
+            name="quantised-autoencoder",
+            target="helix_data.quantizers.autoencoder:QuantisedAutoencoder",
+            config="helix_data.quantizers.config:QuantisedAutoencoderConfig",
+            summary="Bytes to codes and back, through any quantizer and layers of any kind",
+            requires=("helix-data[quantizers]",),
         ),
     ]
 

@@ -1,0 +1,1 @@
+"""Layers that put vectors into words: each position becomes one of finitely many codes, or a few."""
