@@ -18,6 +18,7 @@ COMPONENTS = {
         "cuda-triton": "helix-cuda",
         "torch-chunked": "helix-ssm",
     },
+    "callback": dict.fromkeys(("early-stopping", "ema", "lr-finder", "spike-guard"), "helix-train"),
     "command": {
         "bench": "helix-cpu",
         "distil": "helix-ssm",
@@ -63,7 +64,7 @@ COMPONENTS = {
         "helix-ssm",
     )
     | dict.fromkeys(("fsq", "quantised-autoencoder", "rvq", "vq"), "helix-data"),
-    "logger": dict.fromkeys(("csv",), "helix-train"),
+    "logger": dict.fromkeys(("csv", "mlflow", "tensorboard", "wandb"), "helix-train"),
     "loss": dict.fromkeys(
         ("bce-with-logits", "cross-entropy", "focal", "l1", "mse", "smooth-l1"), "helix-train"
     ),

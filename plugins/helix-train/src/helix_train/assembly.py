@@ -48,6 +48,15 @@ class Parts:
     schedule: Any
     notes: tuple[str, ...]
 
+    def describe(self, device: torch.device) -> Iterator[str]:
+        """Yield what is to be told before training begins, a line each."""
+        yield self.dataset.describe()
+        n_parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        serving = [name for name in self.selection.chosen if self.selection.offers[name].ops]
+        backends = ", ".join(serving) or "the references"
+        yield f"model: {n_parameters:,} parameters on {device}; ops by {backends}"
+        yield from self.notes
+
 
 def assemble(options: TrainerConfig, ranks: Ranks, *, resumes: bool) -> Parts:
     """Build the parts of a run.

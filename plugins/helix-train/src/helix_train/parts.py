@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from helix_kernel import Component
 
+_CALLBACKS = "helix_train.callbacks"
 _LOSSES = "helix_train.losses"
 _OPTIMIZERS = "helix_train.optimizers"
 _SCHEDULES = "helix_train.schedules"
@@ -140,6 +141,27 @@ LOGGERS = (
         config=f"{_LOGGERS}.config:CsvConfig",
         summary="A table for spreadsheets",
     ),
+    Component(
+        name="mlflow",
+        target=f"{_LOGGERS}.mlflow:MLflowLogger",
+        config=f"{_LOGGERS}.config:MLflowConfig",
+        summary="A run for an MLflow tracking server or database",
+        requires=("helix-train[mlflow]",),
+    ),
+    Component(
+        name="tensorboard",
+        target=f"{_LOGGERS}.tensorboard:TensorBoardLogger",
+        config=f"{_LOGGERS}.config:TensorBoardConfig",
+        summary="Event files that TensorBoard shows",
+        requires=("helix-train[tensorboard]",),
+    ),
+    Component(
+        name="wandb",
+        target=f"{_LOGGERS}.wandb:WandbLogger",
+        config=f"{_LOGGERS}.config:WandbConfig",
+        summary="A run for Weights & Biases, sent as it goes or later",
+        requires=("helix-train[wandb]",),
+    ),
 )
 
 METRICS = (
@@ -196,5 +218,32 @@ METRICS = (
         target=f"{_METRICS}.differences:MeanSquaredError",
         config=f"{_METRICS}.config:MetricConfig",
         summary="Mean of squared differences",
+    ),
+)
+
+CALLBACKS = (
+    Component(
+        name="ema",
+        target=f"{_CALLBACKS}.ema:EMA",
+        config=f"{_CALLBACKS}.config:EMAConfig",
+        summary="An exponential moving average of the weights, evaluated in their place",
+    ),
+    Component(
+        name="early-stopping",
+        target=f"{_CALLBACKS}.early_stopping:EarlyStopping",
+        config=f"{_CALLBACKS}.config:EarlyStoppingConfig",
+        summary="Ends a run that no longer gets better on what is held out",
+    ),
+    Component(
+        name="spike-guard",
+        target=f"{_CALLBACKS}.spike_guard:SpikeGuard",
+        config=f"{_CALLBACKS}.config:SpikeGuardConfig",
+        summary="Skips steps whose loss or gradient jumps, and rolls back where spikes follow each other",
+    ),
+    Component(
+        name="lr-finder",
+        target=f"{_CALLBACKS}.lr_finder:LRFinder",
+        config=f"{_CALLBACKS}.config:LRFinderConfig",
+        summary="Tries learning rates from low to high before a run begins (Smith 2017)",
     ),
 )

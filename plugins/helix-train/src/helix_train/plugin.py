@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import helix_kernel
 from helix_kernel import Component, Kind
-from helix_train.parts import LOGGERS, LOSSES, METRICS, OPTIMIZERS, SCHEDULES
+from helix_train.parts import CALLBACKS, LOGGERS, LOSSES, METRICS, OPTIMIZERS, SCHEDULES
 
 
 @helix_kernel.hookimpl
@@ -72,6 +72,12 @@ def helix_loggers() -> list[Component]:
 def helix_metrics() -> list[Component]:
     """Return the metrics."""
     return list(METRICS)
+
+
+@helix_kernel.hookimpl
+def helix_callbacks() -> list[Component]:
+    """Return the callbacks."""
+    return list(CALLBACKS)
 
 
 @helix_kernel.hookimpl

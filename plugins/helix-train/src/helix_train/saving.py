@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
 
 from helix_kernel import checkpoint as checkpoints
+from helix_kernel.checkpoint import Retention
 from helix_kernel.errors import IncompatibleCheckpointError
 from helix_kernel.nesting import flatten, nest
 from helix_kernel.restore import load_weights
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 
     from helix_kernel.config import Resolved
     from helix_train.callbacks.base import Callback
+    from helix_train.config import TrainerConfig
     from helix_train.precision import Precision
+    from helix_train.ranks.base import Ranks
 
 
 @attrs.frozen(kw_only=True)
@@ -122,6 +126,21 @@ class Learner:
             again = sum(other.name == callback.name for other in named.values())
             named[f"{callback.name}-{again + 1}" if again else callback.name] = callback
         return named
+
+
+def open_manager(options: TrainerConfig, ranks: Ranks) -> Any:
+    """Return what saves the checkpoints of a run; see `helix_kernel.checkpoint.CheckpointManager`."""
+    return ranks.manager(
+        Path(options.out) / "checkpoints",
+        keep=Retention(
+            last=options.keep,
+            every=options.keep_every or None,
+            best=options.keep_best,
+            metric="held_out_loss" if options.keep_best else None,
+        ),
+        async_=options.checkpoint_async,
+        incremental=options.checkpoint_incremental,
+    )
 
 
 def averaged_weights(

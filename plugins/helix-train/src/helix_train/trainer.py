@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 
-from helix_kernel.checkpoint import Retention
 from helix_kernel.errors import HelixError
 from helix_train.assembly import assemble
 from helix_train.batches import Batches
@@ -27,7 +26,7 @@ from helix_train.ranks.base import Ranks, Standing
 from helix_train.records import StepReport
 from helix_train.reporting import counts_bits, measurements
 from helix_train.resume import Start, find_start
-from helix_train.saving import Learner, averaged_in_place, averaged_weights
+from helix_train.saving import Learner, averaged_in_place, averaged_weights, open_manager
 from helix_train.saving import Place as Stand
 from helix_train.state import kept_rngs, seed_rngs
 from helix_train.streaming import backward_in_chunks
@@ -104,17 +103,7 @@ class Trainer:
         self._clipping = Clipping(
             adaptive=options.clip_adaptive, value=options.clip_value, norm=options.clip_norm
         )
-        self._manager = self.ranks.manager(
-            self.out / "checkpoints",
-            keep=Retention(
-                last=options.keep,
-                every=options.keep_every or None,
-                best=options.keep_best,
-                metric="held_out_loss" if options.keep_best else None,
-            ),
-            async_=options.checkpoint_async,
-            incremental=options.checkpoint_incremental,
-        )
+        self._manager = open_manager(options, self.ranks)
         self._checkpoint: Place = self.out / "checkpoints"
         self._wall_time = WallTime(self.start.attributes.get("wall_time", 0.0) if self.start else 0.0)
         self._stand = Stand()
@@ -155,7 +144,9 @@ class Trainer:
                     self._after_step(losses, norm, rate)
                 evaluation = self._validate() if self._is_due(self.options.validate_every) else None
                 self._manager.poll()
-                if self._is_due(self.options.checkpoint_every) or standing.signum:
+                # A run that is told to roll back is to find the state before its trouble began.
+                calm = standing.verdict is Verdict.PROCEED or self._is_last()
+                if (calm and self._is_due(self.options.checkpoint_every)) or standing.signum:
                     self._checkpoint = self._save(standing.loss, evaluation)
                 if standing.signum and self.step < self.steps:
                     self._interrupt(standing.signum)
@@ -177,6 +168,10 @@ class Trainer:
     def stop(self, reason: str) -> None:
         """End the run after this step as if it were the last, with a checkpoint."""
         self._ending = reason
+
+    def set_base_rate(self, rate: float) -> None:
+        """Let the schedule multiply this learning rate instead of the optimizer's, in every group."""
+        self._base_rates = [rate] * len(self._base_rates)
 
     def try_loss(self, ahead: int = 0) -> float:
         """Return the loss of the batches of a step to come, with its gradients added to the parameters'.
@@ -216,13 +211,7 @@ class Trainer:
             status = "done"
 
     def _begin(self) -> None:
-        self.note(self.dataset.describe())
-        n_parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        selection = self._parts.selection
-        serving = [name for name in selection.chosen if selection.offers[name].ops]
-        backends = ", ".join(serving) or "the references"
-        self.note(f"model: {n_parameters:,} parameters on {self.ranks.device}; ops by {backends}")
-        for note in self._parts.notes:
+        for note in self._parts.describe(self.ranks.device):
             self.note(note)
         if self.start:
             self._checkpoint = self.start.checkpoint
@@ -333,7 +322,10 @@ class Trainer:
         self.event("rolled-back", f"back from step {failed} to {self._checkpoint}, with other data")
 
     def _is_due(self, every: int) -> bool:
-        return every > 0 and (self.step % every == 0 or self.step == self.steps or bool(self._ending))
+        return every > 0 and (self.step % every == 0 or self._is_last())
+
+    def _is_last(self) -> bool:
+        return self.step == self.steps or bool(self._ending)
 
     def _record(self, losses: Losses, norm: float, rate: float) -> None:
         n_tokens = self.options.accumulate * self._batches.rows_of_batch * self.dataset.seq_len
@@ -384,7 +376,9 @@ class Trainer:
         state = self._learner.state(
             Stand(step=self.step, rows=self._batches.rows, reseeds=self._batches.reseeds)
         )
-        metrics = {"loss": loss} | ({"held_out_loss": evaluation.loss} if evaluation else {})
+        metrics = ({"loss": loss} if math.isfinite(loss) else {}) | (
+            {"held_out_loss": evaluation.loss} if evaluation else {}
+        )
         attributes = {
             "step": self.step,
             "metrics": metrics,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from helix_train.config import TrainerConfig
     from helix_train.evaluation import Evaluation
 
 
@@ -49,6 +50,7 @@ class Gradients:
 class Run(Protocol):
     """What a callback sees of the run, and may ask of it."""
 
+    options: TrainerConfig
     model: Any
     optimizer: torch.optim.Optimizer
     step: int
@@ -70,6 +72,9 @@ class Run(Protocol):
 
         Every rank must ask for it at the same step.
         """
+
+    def set_base_rate(self, rate: float) -> None:
+        """Let the schedule multiply this learning rate instead of the optimizer's, in every group."""
 
     def try_loss(self, ahead: int = 0) -> float:
         """Return the loss of the batches of a step to come, with its gradients added to the parameters'.

@@ -1,0 +1,278 @@
+"""Callbacks: what they see of a run, what they decide, and that a resume knows nothing of it."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from helix_kernel.checkpoint import load
+from helix_kernel.errors import ArgumentError, HelixError
+from helix_kernel.nesting import flatten
+from helix_train.callbacks.lr_finder import steepest
+from helix_train.progress import Progress
+
+DRAWING = {"model.use": "noisy", "model.dropout": 0.3, "data.draws": True, "optimizer.lr": 1e-2}
+
+GUARD = {
+    "use": "spike-guard",
+    "window": 5,
+    "warm_up": 5,
+    "threshold": 50.0,
+    "patience": 2,
+    "max_rollbacks": 1,
+}
+
+
+def fit(trainer):
+    shown = io.StringIO()
+    trainer.fit(Progress(shown))
+    return shown.getvalue()
+
+
+def state(out, step):
+    return load(Path(out) / f"checkpoints/step-{step:08d}", as_torch=True)
+
+
+def events(out):
+    return [json.loads(line) for line in (Path(out) / "events.jsonl").read_text().splitlines()]
+
+
+def spoil(trained, steps, factor=math.nan):
+    """Multiply the loss at some steps, as a bad batch does."""
+    trained.loss.register_forward_hook(
+        lambda module, inputs, loss: loss * (factor if steps(trained) else 1.0)
+    )
+
+
+def assert_equal(left, right, path=""):
+    if isinstance(left, dict):
+        assert left.keys() == right.keys(), path
+        for key in left:
+            assert_equal(left[key], right[key], f"{path}/{key}")
+    elif isinstance(left, torch.Tensor):
+        assert torch.equal(left, right), path
+    else:
+        assert left == right, path
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        {"use": "ema", "decay": 0.9},
+        {"use": "ema", "decay": 0.5, "every": 2, "warm_up": False},
+        {"use": "early-stopping", "patience": 9},
+        {"use": "spike-guard", "window": 6, "warm_up": 5},
+        {"use": "lr-finder", "steps": 10, "lowest": 1e-3, "apply": True},
+    ],
+    ids=lambda callback: f"{callback['use']}-{len(callback)}",
+)
+def test_a_run_that_is_resumed_equals_one_that_is_not_to_the_bit(trainer, tmp_path, callback):
+    changes = {
+        **DRAWING,
+        "trainer.steps": 7,
+        "trainer.checkpoint_every": 2,
+        "trainer.validate_every": 1,
+        "trainer.accumulate": 2,
+        "trainer.callbacks": [callback],
+    }
+    fit(trainer({**changes, "trainer.out": str(tmp_path / "whole")}))
+    broken = {**changes, "trainer.out": str(tmp_path / "broken")}
+    kill_after(trainer(broken), 4)
+    fit(trainer({**broken, "trainer.resume": True}))
+    assert_equal(state(tmp_path / "whole", 7), state(tmp_path / "broken", 7))
+    metrics = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "broken")]
+    assert metrics[0] == metrics[1]
+
+
+def kill_after(trained, step):
+    """Train as far as a killed process would."""
+    after_step = trained._after_step
+
+    def die(*values):
+        if trained.step > step:
+            raise KeyboardInterrupt
+        after_step(*values)
+
+    trained._after_step = die
+    with pytest.raises(KeyboardInterrupt):
+        fit(trained)
+
+
+class TestEMA:
+    def test_it_is_the_average_of_its_formula_and_is_what_is_evaluated(self, trainer):
+        trained = trainer(
+            {"trainer.callbacks": [{"use": "ema", "decay": 0.8, "warm_up": False}], "trainer.steps": 5}
+        )
+        seen = []
+        stepped = trained._after_step
+        expected = {name: value.double() for name, value in trained.model.state_dict().items()}
+
+        def after(*values):
+            stepped(*values)
+            for name, value in trained.model.state_dict().items():
+                expected[name] = 0.8 * expected[name] + 0.2 * value.double()
+
+        trained._after_step = after
+        trained.model.register_forward_hook(
+            lambda module, inputs, logits: (
+                None
+                if module.training
+                else seen.append({name: value.clone() for name, value in module.state_dict().items()})
+            )
+        )
+        fit(trained)
+        for name, value in seen[-1].items():
+            torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-6)
+            assert not torch.equal(value, trained.model.state_dict()[name])
+        saved = state(trained.out, 5)
+        assert_equal(flatten(saved["averaged"]), seen[-1])
+        assert_equal(flatten(saved["model"]), dict(trained.model.state_dict()))
+
+    def test_its_warm_up_forgets_the_first_weights(self, trainer):
+        trained = trainer({"trainer.callbacks": [{"use": "ema", "decay": 0.999}], "trainer.steps": 1})
+        first = trained.model.head.bias.detach().clone()
+        fit(trained)
+        average = flatten(state(trained.out, 1)["averaged"])["head.bias"]
+        torch.testing.assert_close(average, first.lerp(trained.model.head.bias.detach(), 1 - 2 / 11))
+
+
+class TestEarlyStopping:
+    def test_it_ends_a_run_that_gets_no_better_with_a_checkpoint(self, trainer):
+        trained = trainer(
+            {
+                "optimizer.lr": 0.0,
+                "trainer.steps": 50,
+                "trainer.validate_every": 2,
+                "trainer.callbacks": [{"use": "early-stopping", "patience": 3}],
+            }
+        )
+        shown = fit(trained)
+        assert "validation_loss was best at step 2" in shown
+        assert trained.step == 8
+        assert state(trained.out, 8)["step"] == 8
+
+    def test_it_needs_validations(self, trainer):
+        with pytest.raises(ArgumentError, match=r"early-stopping goes by validations.*validate_every=0"):
+            fit(trainer({"trainer.callbacks": [{"use": "early-stopping"}]}))
+
+    def test_a_metric_that_is_not_measured_is_refused_with_the_nearest(self, trainer):
+        changes = {"use": "early-stopping", "metric": "validation_los"}
+        with pytest.raises(ArgumentError, match=r"'validation_los'.*Did you mean 'validation_loss'"):
+            fit(trainer({"trainer.callbacks": [changes], "trainer.validate_every": 1}))
+
+
+class TestSpikeGuard:
+    def test_a_step_with_a_bad_loss_is_left_out_and_nothing_else(self, trainer, tmp_path):
+        changes = {"optimizer.use": "sgd", "trainer.steps": 6, "trainer.callbacks": [GUARD]}
+        guarded = trainer({**changes, "trainer.out": str(tmp_path / "guarded")})
+        spoil(guarded, lambda run: run.step == 3)
+        fit(guarded)
+        by_hand = trainer({**changes, "trainer.out": str(tmp_path / "by-hand")})
+        step = by_hand.optimizer.step
+        by_hand.optimizer.step = lambda: None if by_hand.step == 3 else step()
+        fit(by_hand)
+        assert_equal(dict(guarded.model.state_dict()), dict(by_hand.model.state_dict()))
+        (event,) = events(guarded.out)
+        assert (event["step"], event["event"], event["text"]) == (3, "skipped", "skipped: loss is nan")
+        lines = (guarded.out / "metrics.jsonl").read_text()
+        assert "NaN" not in lines
+        assert '"step": 4,' not in lines.replace('"step": 4, "validation', "")
+
+    @pytest.mark.parametrize("factor", [50.0, math.inf, math.nan])
+    def test_a_finite_jump_is_a_spike_once_there_is_something_to_compare_with(self, trainer, factor):
+        trained = trainer({"trainer.steps": 9, "trainer.callbacks": [GUARD]})
+        spoil(trained, lambda run: run.step == 7, factor)
+        fit(trained)
+        assert [event["step"] for event in events(trained.out)] == [7]
+
+    def test_spikes_in_a_row_roll_the_run_back_and_on_with_other_data(self, trainer, tmp_path):
+        changes = {
+            **DRAWING,
+            "trainer.steps": 9,
+            "trainer.checkpoint_every": 2,
+            "trainer.callbacks": [GUARD],
+        }
+        trained = trainer({**changes, "trainer.out": str(tmp_path / "whole")})
+        spoil(trained, lambda run: run.step >= 5 and run._batches.reseeds == 0)
+        fit(trained)
+        found = events(trained.out)
+        assert [event["event"] for event in found] == ["skipped", "spike", "rolled-back"]
+        assert trained.step == 9
+        steps = [
+            json.loads(line)["step"] for line in (trained.out / "metrics.jsonl").read_text().splitlines()
+        ]
+        assert sorted(set(steps)) == list(range(1, 10))
+        saved = state(trained.out, 9)
+        assert saved["data"]["reseeds"] == 1
+        again = {
+            **changes,
+            "trainer.out": str(tmp_path / "whole"),
+            "trainer.resume": str(trained.out / "checkpoints/step-00000008"),
+        }
+        assert_equal_after_resume(trainer, again, tmp_path, saved)
+
+    def test_without_a_checkpoint_there_is_nothing_to_go_back_to(self, trainer):
+        trained = trainer({"trainer.callbacks": [GUARD]})
+        spoil(trained, lambda run: run.step >= 2)
+        with pytest.raises(HelixError, match="asks to roll back, but there is no checkpoint yet"):
+            fit(trained)
+
+    def test_it_does_not_roll_back_for_ever(self, trainer):
+        trained = trainer({"trainer.checkpoint_every": 1, "trainer.callbacks": [GUARD]})
+        spoil(trained, lambda run: run.step >= 3)
+        with pytest.raises(HelixError, match=r"after 1 rollbacks \(spike-guard.max_rollbacks\)"):
+            fit(trained)
+        last = state(trained.out, 3)
+        assert all(bool(value.isfinite().all()) for value in flatten(last["model"]).values())
+
+
+def assert_equal_after_resume(trainer, changes, tmp_path, expected):
+    elsewhere = {**changes, "trainer.out": str(tmp_path / "elsewhere")}
+    fit(trainer(elsewhere))
+    assert_equal(state(tmp_path / "elsewhere", 9), expected)
+
+
+class TestLRFinder:
+    def test_it_leaves_the_run_as_it_found_it(self, trainer, tmp_path):
+        changes = {**DRAWING, "trainer.accumulate": 2}
+        finder = {"trainer.callbacks": [{"use": "lr-finder", "steps": 20, "lowest": 1e-4}]}
+        searched = trainer({**changes, **finder, "trainer.out": str(tmp_path / "searched")})
+        fit(searched)
+        plain = trainer({**changes, "trainer.out": str(tmp_path / "plain")})
+        fit(plain)
+        assert_equal(dict(searched.model.state_dict()), dict(plain.model.state_dict()))
+        curve = [json.loads(line) for line in (searched.out / "lr_finder.jsonl").read_text().splitlines()]
+        assert curve[0]["lr"] == pytest.approx(1e-4)
+        assert events(searched.out)[0]["event"] == "lr-finder"
+
+    def test_the_steepest_fall_is_found(self):
+        trials = [(10.0**e, loss) for e, loss in [(-4, 5.0), (-3, 4.9), (-2, 3.0), (-1, 1.0), (0, 9.0)]]
+        assert steepest(trials) == pytest.approx(1e-2)
+        assert steepest([(1.0, 1.0), (2.0, 2.0), (3.0, 3.0)]) is None
+
+    def test_a_rate_that_is_applied_outlives_a_resume(self, trainer):
+        finder = {"use": "lr-finder", "steps": 12, "lowest": 1e-3, "apply": True}
+        changes = {"trainer.callbacks": [finder], "schedule.use": "constant", "trainer.checkpoint_every": 3}
+        trained = trainer(changes)
+        fit(trained)
+        found = state(trained.out, 6)["callbacks"]["lr-finder"]["found"]
+        assert trained.optimizer.param_groups[0]["lr"] == found != 0.1
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "note"),
+    [
+        ([], "note: callback ema of the checkpoint is left out now"),
+        ([{"use": "ema"}, {"use": "spike-guard"}], "note: callback spike-guard is not in the checkpoint"),
+    ],
+    ids=["left-out", "added"],
+)
+def test_callbacks_that_came_or_went_are_noted_on_resume(trainer, callbacks, note):
+    fit(trainer({"trainer.callbacks": [{"use": "ema"}], "trainer.steps": 2, "trainer.checkpoint_every": 1}))
+    shown = fit(trainer({"trainer.callbacks": callbacks, "trainer.steps": 3, "trainer.resume": True}))
+    assert note in shown
