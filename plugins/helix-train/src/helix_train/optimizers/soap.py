@@ -122,8 +122,7 @@ class SOAP(DenseOptimizer):
         ]
         _gather(covariances, gradient, group["betas"][1])
         state["covariances"] = covariances
-        # The largest eigenvalue first.
-        state["bases"] = [None if c is None else torch.linalg.eigh(c)[1].flip(-1) for c in covariances]
+        state["bases"] = [None if c is None else _eigenvectors(c) for c in covariances]
 
     def _update_rotated(self, weights: list[Tensor], group: Group) -> None:
         (beta1, beta2), steps = group["betas"], self.count_step(weights)
@@ -151,19 +150,29 @@ class SOAP(DenseOptimizer):
                 product = covariance @ basis
                 order = (basis * product).sum(0).argsort(descending=True, stable=True)
                 state["exp_avg_sq"] = state["exp_avg_sq"].index_select(axis, order)
-                state["bases"][axis] = torch.linalg.qr(product[:, order])[0]
+                state["bases"][axis] = _laid_out(torch.linalg.qr(product[:, order])[0])
 
     def _full(self, weights: list[Tensor], name: str) -> list[Tensor]:
         """Return a buffer of each weight in at least float32, zeros where it has none yet."""
         for weight in weights:
             if name not in self.state[weight]:
                 dtype = torch.promote_types(weight.dtype, torch.float32)
-                self.state[weight][name] = torch.zeros_like(weight, dtype=dtype)
+                self.state[weight][name] = torch.zeros(weight.shape, dtype=dtype, device=weight.device)
         return self.slot(weights, name)
 
 
 def _has_basis(weight: Tensor, max_dim: int) -> bool:
     return weight.dim() >= 2 and not weight.is_complex() and any(1 < n <= max_dim for n in weight.shape)
+
+
+def _eigenvectors(covariance: Tensor) -> Tensor:
+    """Return the eigenvectors as columns, that of the largest eigenvalue first."""
+    return _laid_out(torch.linalg.eigh(covariance)[1].flip(-1))
+
+
+def _laid_out(basis: Tensor) -> Tensor:
+    """Return a basis as a checkpoint gives it back: products of other layouts are rounded otherwise."""
+    return basis.contiguous()
 
 
 def _full_precision(weights: list[Tensor]) -> list[Tensor]:
