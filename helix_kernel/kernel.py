@@ -174,7 +174,7 @@ def load_model(checkpoint: str | Path, *, kernel: Kernel | None = None, accept_v
         accept_versions: Open it with components of other versions too, where they exist.
 
     Returns:
-        The ``nn.Module``, in evaluation mode, on the CPU.
+        The ``nn.Module``, in evaluation mode, on the CPU; with averaged weights where the run kept any.
 
     Raises:
         CheckpointError: The checkpoint is missing or damaged.

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import attrs
 
 from helix_kernel import checkpoint as _checkpoint
 from helix_kernel.config import Config, resolve_document
-from helix_kernel.errors import CheckpointError, ConfigError, IncompatibleCheckpointError, nearest
+from helix_kernel.errors import (
+    ArgumentError,
+    CheckpointError,
+    ConfigError,
+    IncompatibleCheckpointError,
+    did_you_mean,
+    nearest,
+)
 from helix_kernel.needs import needs
-from helix_kernel.nesting import flatten
+from helix_kernel.nesting import flatten, nest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +29,8 @@ if TYPE_CHECKING:
     from helix_kernel.kernel import Kernel
     from helix_kernel.needs import Need
 
+Weights = Literal["averaged", "trained"]
+"""Which weights of a checkpoint are meant, where its run kept an average of them."""
 _log = logging.getLogger(__name__)
 _SHOWN = 5
 """How many tensors a message names of those that do not fit in one way."""
@@ -139,6 +148,7 @@ def open_model(
     kernel: Kernel | None = None,
     also: Sequence[str] = (),
     accept_versions: bool = False,
+    weights: Weights = "averaged",
 ) -> OpenedModel:
     """Build a checkpoint's model and load its weights; see `helix_kernel.load_model`.
 
@@ -147,13 +157,37 @@ def open_model(
         kernel: What is installed; all plugins if left out.
         also: Sections of the config, beside the model's, that the caller will build.
         accept_versions: See `open_run`.
+        weights: ``"averaged"`` for those that the run was evaluated with, where it averaged any;
+            ``"trained"`` for those that it goes on training.
     """
     run = open_run(checkpoint, sections=["model", *also], kernel=kernel, accept_versions=accept_versions)
     config = run.config(["model"], kernel=kernel)
     model = config.kernel.build("layer", config["model"])
-    weights = _checkpoint.load(run.path, only=["model"], as_torch=True)["model"]
-    load_weights(model, weights, str(run.path))
+    load_weights(model, read_weights(run.path, weights), str(run.path))
     return OpenedModel(model=model.eval(), run=run)
+
+
+def read_weights(checkpoint: Place, which: Weights = "averaged") -> dict[str, Any]:
+    """Read the weights of a checkpoint's model, nested as the module's names are.
+
+    Args:
+        checkpoint: A checkpoint, not a run's directory.
+        which: See `open_model`.
+
+    Raises:
+        ArgumentError: `which` is neither ``"averaged"`` nor ``"trained"``.
+        CheckpointError: It is missing or damaged.
+    """
+    if which not in get_args(Weights):
+        raise ArgumentError(
+            f"weights is {which!r}, allowed is one of {get_args(Weights)}."
+            f"{did_you_mean(which, get_args(Weights))}"
+        )
+    with _checkpoint.Checkpoint.open(checkpoint) as opened:
+        averaged = any(name.startswith("averaged/") for name in opened.arrays)
+    parts = ["model", "averaged"] if averaged and which == "averaged" else ["model"]
+    state = _checkpoint.load(checkpoint, only=parts, as_torch=True)
+    return nest({name: weight for part in parts for name, weight in flatten(state[part]).items()})
 
 
 def load_weights(module: Any, weights: Mapping[str, Any], source: str) -> None:

@@ -13,6 +13,7 @@ import torch
 from helix_kernel.checkpoint import load
 from helix_kernel.errors import ArgumentError, HelixError
 from helix_kernel.nesting import flatten
+from helix_kernel.restore import open_model
 from helix_train.callbacks.lr_finder import steepest
 from helix_train.progress import Progress
 
@@ -133,12 +134,44 @@ class TestEMA:
         assert_equal(flatten(saved["averaged"]), seen[-1])
         assert_equal(flatten(saved["model"]), dict(trained.model.state_dict()))
 
+    def test_a_checkpoint_is_opened_with_it_unless_the_trained_weights_are_asked_for(self, trainer):
+        trained = trainer({"trainer.callbacks": [{"use": "ema", "decay": 0.8}]})
+        fit(trained)
+        saved = state(trained.out, 6)
+        averaged = open_model(trained.out).model.state_dict()
+        assert_equal(flatten(saved["averaged"]), dict(averaged))
+        trained_weights = open_model(trained.out, weights="trained").model.state_dict()
+        assert_equal(dict(trained.model.state_dict()), dict(trained_weights))
+        with pytest.raises(ArgumentError, match=r"'average'.*Did you mean 'averaged'"):
+            open_model(trained.out, weights="average")
+
     def test_its_warm_up_forgets_the_first_weights(self, trainer):
         trained = trainer({"trainer.callbacks": [{"use": "ema", "decay": 0.999}], "trainer.steps": 1})
         first = trained.model.head.bias.detach().clone()
         fit(trained)
         average = flatten(state(trained.out, 1)["averaged"])["head.bias"]
         torch.testing.assert_close(average, first.lerp(trained.model.head.bias.detach(), 1 - 2 / 11))
+
+
+@pytest.mark.parametrize("optimizer", ["schedule-free-adamw", "schedule-free-sgd"])
+def test_the_average_of_a_schedule_free_optimizer_is_measured_and_kept(trainer, tmp_path, optimizer):
+    changes = {
+        **DRAWING,
+        "optimizer.use": optimizer,
+        "schedule.use": "constant",
+        "trainer.steps": 6,
+        "trainer.checkpoint_every": 2,
+    }
+    often = trainer({**changes, "trainer.validate_every": 1, "trainer.out": str(tmp_path / "often")})
+    fit(often)
+    seldom = trainer({**changes, "trainer.out": str(tmp_path / "seldom")})
+    kill_after(seldom, 4)
+    fit(trainer({**changes, "trainer.out": str(tmp_path / "seldom"), "trainer.resume": True}))
+    one, other = state(tmp_path / "often", 6), state(tmp_path / "seldom", 6)
+    assert_equal(one, other)
+    assert not torch.equal(one["averaged"]["head"]["weight"], one["model"]["head"]["weight"])
+    often.optimizer.eval()
+    assert_equal(flatten(one["averaged"]), dict(often.model.named_parameters()))
 
 
 class TestEarlyStopping:

@@ -11,7 +11,7 @@ import attrs
 
 from helix_kernel import load_config
 from helix_kernel.errors import InputError
-from helix_kernel.restore import OpenedModel, SavedRun, open_model
+from helix_kernel.restore import OpenedModel, SavedRun, Weights, open_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +57,7 @@ def evaluate(
     stream: bool = False,
     chunk_len: int | None = None,
     baselines: bool = False,
+    weights: Weights = "averaged",
     accept_versions: bool = False,
     json: bool = False,
 ) -> None:
@@ -69,13 +70,14 @@ def evaluate(
         chunk_len: Tokens (bytes, mostly) read at a time with --stream; 4096 if left out.
         baselines: Compress the same bytes with general compressors too, primed with the
             training part.
+        weights: The averaged ones where the run kept an average, or those that it trained.
         accept_versions: Open it with components of other versions too, where they exist.
         json: Print one JSON object.
     """
     from helix_train.evaluation import evaluate_dataset
 
     chunk_len = _chunk_len(chunk_len, stream=stream)
-    opened = _open(checkpoint, also=["data"], accept_versions=accept_versions)
+    opened = _open(checkpoint, also=["data"], weights=weights, accept_versions=accept_versions)
     config = opened.run.config(["data"])
     dataset = config.kernel.build("dataset", config["data"])
     found = evaluate_dataset(opened.model, dataset, chunk_len=chunk_len)
@@ -103,6 +105,7 @@ def generate(
     top_k: int = 0,
     seed: int = 0,
     tokenizer: str | None = None,
+    weights: Weights = "averaged",
     accept_versions: bool = False,
     json: bool = False,
 ) -> None:
@@ -116,12 +119,13 @@ def generate(
         top_k: Sample among this many likeliest bytes (or tokens); 0: among all.
         seed: Seed of the sampling.
         tokenizer: A tokenizer.json, instead of the tokenizer that the checkpoint's config names.
+        weights: The averaged ones where the run kept an average, or those that it trained.
         accept_versions: Open it with components of other versions too, where they exist.
         json: Print one JSON object.
     """
     from helix_train.generation import generate_text
 
-    opened = _open(checkpoint, also=(), accept_versions=accept_versions)
+    opened = _open(checkpoint, also=(), weights=weights, accept_versions=accept_versions)
     start = prompt.encode("utf-8", "surrogateescape")  # the bytes that were typed, valid text or not
     pieces = generate_text(
         opened.model,
@@ -172,8 +176,8 @@ def _chunk_len(given: int | None, *, stream: bool) -> int:
     return chunk_len
 
 
-def _open(checkpoint: str, *, also: Sequence[str], accept_versions: bool) -> OpenedModel:
-    opened = open_model(checkpoint, also=also, accept_versions=accept_versions)
+def _open(checkpoint: str, *, also: Sequence[str], weights: Weights, accept_versions: bool) -> OpenedModel:
+    opened = open_model(checkpoint, also=also, accept_versions=accept_versions, weights=weights)
     # The backends of this machine, which need not be those of the one that trained.
     opened.run.config([]).kernel.use_backends(["auto"])
     return opened

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from helix_kernel import checkpoint as checkpoints
-from helix_kernel.restore import load_weights, open_run
+from helix_kernel.restore import load_weights, open_run, read_weights
 from helix_train.resume import changes
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 def load_initial_weights(
     model: torch.nn.Module, checkpoint: str, config: Mapping[str, Any], *, accept_versions: bool = False
 ) -> tuple[str, ...]:
-    """Load the weights of a checkpoint, and nothing else that it holds, into a model.
+    """Load the weights of a checkpoint, averaged where it has an average, and nothing else into a model.
 
     Args:
         model: Takes on the weights, in its own dtype.
@@ -35,7 +34,6 @@ def load_initial_weights(
             of another shape are named. Or its components are missing or of another version.
     """
     run = open_run(checkpoint, sections=["model"], accept_versions=accept_versions)
-    weights = checkpoints.load(run.path, only="model", as_torch=True)["model"]
-    load_weights(model, weights, f"trainer.initial_weights: {run.path}")
+    load_weights(model, read_weights(run.path), f"trainer.initial_weights: {run.path}")
     theirs = run.config(["model"]).to_dict()["model"]
     return (f"beginning with the weights of {run.path}", *changes({"model": theirs}, {"model": config}))

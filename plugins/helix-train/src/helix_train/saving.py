@@ -148,17 +148,18 @@ def averaged_weights(
 ) -> Mapping[str, torch.Tensor] | None:
     """Return the weights by name that are to be evaluated and served instead of the trained ones, if any.
 
-    They are a callback's, such as those of `ema`, or else those of an optimizer with a method
-    ``averaged()`` that gives one tensor for each of its parameters, such as a schedule-free one.
+    They are a callback's, such as those of `ema`, or else those that a schedule-free optimizer puts in place
+    by its method ``eval()``, until ``train()`` takes them away.
     """
     for callback in callbacks:
         if (found := callback.averaged()) is not None:
             return found
-    own = getattr(optimizer, "averaged", None)
-    if own is None:
+    if not (hasattr(optimizer, "eval") and hasattr(optimizer, "train")):
         return None
-    by_parameter = own()
-    return {name: by_parameter[p] for name, p in model.named_parameters() if p in by_parameter}
+    optimizer.eval()
+    averaged = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer.train()
+    return averaged
 
 
 @contextmanager
