@@ -7,18 +7,16 @@ import torch
 from helix_kernel import Kernel
 from helix_kernel.plugins import Manifest
 from helix_train import plugin
-from helix_train.parts import LOSSES, OPTIMIZERS, SCHEDULES
+from helix_train.parts import LOSSES, METRICS, OPTIMIZERS, SCHEDULES
 
 CONTEXT = {
     "loss": {},
+    "metric": {},
     "optimizer": {"params": [torch.nn.Parameter(torch.zeros(1))]},
     "schedule": {"total_steps": 10},
 }
-CASES = [
-    (kind, component)
-    for kind, components in [("loss", LOSSES), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)]
-    for component in components
-]
+PARTS = {"loss": LOSSES, "metric": METRICS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+CASES = [(kind, component) for kind, components in PARTS.items() for component in components]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +33,8 @@ def test_the_kernel_builds_every_part_from_its_name(kernel, kind, component):
 
 
 def test_describing_the_parts_imports_neither_torch_nor_numpy():
-    modules = ["parts", "losses.config", "optimizers.config", "schedules.config", "schedules.decay"]
+    configs = ["losses.config", "metrics.config", "optimizers.config", "schedules.config"]
+    modules = ["parts", *configs, "schedules.decay"]
     imports = ", ".join(f"helix_train.{module}" for module in modules)
     code = f"import sys, {imports}; sys.exit(' '.join({{'torch', 'numpy'}} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Literal, get_args
 
 import torch
@@ -156,9 +157,9 @@ class ClassMetric(Metric):
         values = torch.where(below > 0, above / below.clamp(min=1).double(), self.zero_division)
         return float(values[(predicted + actual) > 0].mean() if self.average == "macro" else values)
 
+    @abstractmethod
     def share(self, met: Tensor, predicted: Tensor, actual: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is divided by what, for each class."""
-        raise NotImplementedError(f"{type(self).__name__} must override share")
 
 
 class Precision(ClassMetric):
