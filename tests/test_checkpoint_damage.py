@@ -28,9 +28,15 @@ def victim(tmp_path_factory):
     return bit_flips.Victim(tmp_path_factory.mktemp("victim") / "step")
 
 
-@settings(max_examples=400, deadline=None)
-@given(data=st.data())
-def test_every_flipped_bit_is_found_and_its_array_named(victim, data):
+@pytest.fixture(scope="module")
+def compressed(tmp_path_factory):
+    return bit_flips.Victim(tmp_path_factory.mktemp("compressed") / "step", compressed=True)
+
+
+@settings(max_examples=500, deadline=None)
+@given(data=st.data(), is_compressed=st.booleans())
+def test_every_flipped_bit_is_found_and_its_array_named(victim, compressed, data, is_compressed):
+    victim = compressed if is_compressed else victim
     file, low, high = victim.regions()[data.draw(st.sampled_from(sorted(victim.regions())))]
     bit_flips.check_flip(victim, file, data.draw(st.integers(low, high - 1)), data.draw(st.integers(0, 7)))
 
@@ -102,10 +108,10 @@ def test_a_later_format_is_refused_by_name(tmp_path):
     manifest = tmp_path / "step" / MANIFEST
     document = json.loads(manifest.read_bytes())
     del document["xxh3"]
-    document["helix"]["version"] = 3
+    document["helix"]["version"] = 4
     manifest.write_bytes(seal(json.dumps(document).encode()))
     with pytest.raises(
-        IncompatibleCheckpointError, match=r"format 3; this helix-kernel reads up to 2: upgrade"
+        IncompatibleCheckpointError, match=r"format 4; this helix-kernel reads up to 3: upgrade"
     ):
         load(tmp_path / "step")
 

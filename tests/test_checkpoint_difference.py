@@ -180,7 +180,7 @@ def test_blocks_are_checked(tmp_path):
     flip(tmp_path / "a/data-00000.bin", 20_000_000)
     with (
         Checkpoint.open(tmp_path / "a") as checkpoint,
-        pytest.raises(CheckpointError, match=r"array 'w', in data-00000\.bin, were changed"),
+        pytest.raises(CheckpointError, match=r"part of array 'w', were changed"),
     ):
         list(blocks.blocks(checkpoint, "w"))
 

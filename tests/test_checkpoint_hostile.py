@@ -72,10 +72,16 @@ def victim(tmp_path_factory):
     return path, hostile.valid(path)
 
 
-@settings(max_examples=150)
-@given(chance=st.randoms(use_true_random=False))
-def test_no_change_of_a_manifest_that_is_sealed_again_does_harm(victim, chance):
-    path, document = victim
+@pytest.fixture(scope="module")
+def compressed(tmp_path_factory):
+    path = tmp_path_factory.mktemp("compressed") / "step"
+    return path, hostile.valid(path, compressed=True)
+
+
+@settings(max_examples=250)
+@given(chance=st.randoms(use_true_random=False), is_compressed=st.booleans())
+def test_no_change_of_a_manifest_that_is_sealed_again_does_harm(victim, compressed, chance, is_compressed):
+    path, document = compressed if is_compressed else victim
     hostile.write(path, hostile.mutate(document, chance))
     hostile.probe(path)
 

@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from unittest import mock
 
 import numpy as np
+import pytest
 import tensorstore
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helix_kernel.checkpoint import Checkpoint, layout, load, save, zarr_store
+from helix_kernel.checkpoint import Checkpoint, choosing, layout, load, save, zarr_store
 from helix_kernel.checkpoint.dtypes import DTYPES
 
 KEYS = st.sampled_from(["w", "blocks.0.A_log", "blocks.1.A_log", "a/b", "..", "ü", "W"]) | st.integers(0, 3)
@@ -74,12 +75,12 @@ def bits(array):
     return array.shape, little.dtype.name, np.ascontiguousarray(little).tobytes()
 
 
-@settings(max_examples=80)
-@given(state=states())
-def test_every_state_is_the_same_to_helix_zarr_and_tensorstore(state, tmp_path_factory):
+@settings(max_examples=120)
+@given(state=states(), compression=st.sampled_from([None, "bitshuffle-lz4"]))
+def test_every_state_is_the_same_to_helix_zarr_and_tensorstore(state, compression, tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "step"
-    with small_chunks():
-        save(path, state)
+    with small_chunks(), mock.patch.object(choosing, "WORTHWHILE", 99):
+        save(path, state, compression=compression)
     for options in ({}, {"verify": False}, {"mmap": True}):
         for saved, loaded in pairs(state, load(path, **options)):
             assert bits(saved) == bits(loaded)
@@ -92,14 +93,16 @@ def test_every_state_is_the_same_to_helix_zarr_and_tensorstore(state, tmp_path_f
             assert bits(saved) == bits(by_tensorstore(info.name, context))
 
 
-def test_arrays_of_several_real_chunks_are_the_same_to_zarr_and_tensorstore(tmp_path):
+@pytest.mark.parametrize("compression", [None, "bitshuffle-lz4"])
+def test_arrays_of_several_real_chunks_are_the_same_to_zarr_and_tensorstore(tmp_path, compression):
     rng = np.random.default_rng(0)
     state = {
         "tall": rng.random((40_001, 33), np.float32),
         "wide": rng.random((3, 700_001), np.float32),
         "flat": rng.integers(0, 255, 9_000_001, np.uint8),
+        "zeros": np.zeros((9000, 77)),
     }
-    save(tmp_path / "step", state)
+    save(tmp_path / "step", state, compression=compression)
     group = zarr.open_group(zarr_store(tmp_path / "step"), mode="r")
     with Checkpoint.open(tmp_path / "step") as checkpoint:
         context = keys_of(checkpoint)

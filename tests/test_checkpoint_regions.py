@@ -4,18 +4,21 @@ import math
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helix_kernel.checkpoint import Checkpoint, layout, load, regions, save
+from helix_kernel.checkpoint import Checkpoint, layout, load, regions, save, zarr_store
 from helix_kernel.checkpoint.digests import ChunkDigests
 from helix_kernel.checkpoint.layout import Layout
 from helix_kernel.checkpoint.manifest import MANIFEST, Extent, Manifest, StoredArray
+from helix_kernel.checkpoint.pack import PackWriter
+from helix_kernel.checkpoint.parts import Part, packed_bytes, write_parts
 from helix_kernel.errors import ArgumentError, CheckpointError
 
 
 def write_grid(path, array, piece):
-    """Write a checkpoint of one array as several writers would: a grid of shards."""
+    """Write a checkpoint of one array as several writers would, with our own hands: a grid of shards."""
     cut = Layout.of(array.shape, array.dtype, piece)
     content, extents = b"", []
     for shard in cut.shards:
@@ -26,15 +29,29 @@ def write_grid(path, array, piece):
         content += bytes(-len(content) % 64)
         extents.append(Extent("data-00000.bin", len(content), digests.finish()))
         content += block.tobytes() + cut.tail(block.nbytes, block.tobytes())
+    path.mkdir()
+    (path / "data-00000.bin").write_bytes(content)
+    write_manifest(path, StoredArray(cut, tuple(extents)))
+
+
+def write_compressed_grid(path, array, piece):
+    """The same with compressed shards, by the writer."""
+    cut = Layout.of(array.shape, array.dtype, piece).compressed("bitshuffle-lz4")
+    parts = [Part(cut, shard, array[shard.region]) for shard in cut.shards]
+    path.mkdir()
+    with PackWriter(path / "data-00000.bin", packed_bytes(parts)) as pack:
+        extents = write_parts(pack, "data-00000.bin", parts)
+    write_manifest(path, StoredArray(cut, tuple(extents)))
+
+
+def write_manifest(path, stored):
     manifest = Manifest(
-        arrays={"x": StoredArray(cut, tuple(extents))},
-        packs={"data-00000.bin": len(content)},
+        arrays={"x": stored},
+        packs={"data-00000.bin": (path / "data-00000.bin").stat().st_size},
         state={"x": {"$array": "x"}},
         ties={},
         attributes={},
     )
-    path.mkdir()
-    (path / "data-00000.bin").write_bytes(content)
     (path / MANIFEST).write_bytes(manifest.to_bytes())
 
 
@@ -47,9 +64,15 @@ def cuts(draw):
     return tuple(shape), tuple(piece), tuple(origin), tuple(size)
 
 
-@settings(max_examples=150, deadline=None)
-@given(cut=cuts(), chunk_bytes=st.integers(8, 200), slab_bytes=st.integers(1, 300), verify=st.booleans())
-def test_every_region_of_every_grid_comes_back(tmp_path_factory, cut, chunk_bytes, slab_bytes, verify):
+@settings(max_examples=250, deadline=None)
+@given(
+    cut=cuts(),
+    chunk_bytes=st.integers(8, 200),
+    slab_bytes=st.integers(1, 300),
+    verify=st.booleans(),
+    write=st.sampled_from([write_grid, write_compressed_grid]),
+)
+def test_every_region_of_every_grid_comes_back(tmp_path_factory, cut, chunk_bytes, slab_bytes, verify, write):
     shape, piece, origin, size = cut
     array = np.random.default_rng(0).random(math.prod(shape), np.float32).reshape(shape)
     path = tmp_path_factory.mktemp("grid") / "step"
@@ -57,15 +80,17 @@ def test_every_region_of_every_grid_comes_back(tmp_path_factory, cut, chunk_byte
         patch.setattr(layout, "CHUNK_BYTES", chunk_bytes)
         patch.setattr(regions, "SLAB_BYTES", slab_bytes)
         layout._layout.cache_clear()
-        write_grid(path, array, piece)
+        write(path, array, piece)
         out = np.empty(size, np.float32)
         with Checkpoint.open(path) as checkpoint:
             checkpoint["x"].read_into(out, origin, verify=verify)
             checkpoint.verify()
+            by_zarr = zarr.open(zarr_store(path), mode="r")["x"][...]
         layout._layout.cache_clear()
     region = tuple(slice(low, low + n) for low, n in zip(origin, size, strict=True))
     np.testing.assert_array_equal(out, array[region])
     np.testing.assert_array_equal(load(path)["x"], array)
+    np.testing.assert_array_equal(by_zarr, array)
 
 
 def test_a_region_is_read_from_the_shards_that_hold_it_and_from_no_other(tmp_path):

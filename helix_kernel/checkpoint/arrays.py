@@ -79,6 +79,37 @@ def byte_pieces(value: Any, dtype: np.dtype) -> Iterator[np.ndarray]:
         yield from byte_pieces(slab[0] if row_bytes > PIECE_BYTES else slab, dtype)
 
 
+def sample(value: Any, dtype: np.dtype, count: int, nbytes: int) -> Iterator[np.ndarray]:
+    """Yield the bytes of parts of an array that lie evenly apart, all of them if the array is no larger.
+
+    Args:
+        value: What `describe` took.
+        dtype: What `describe` returned.
+        count: How many parts.
+        nbytes: How many bytes a part has, a multiple of the type's size; fewer where rows are shorter.
+    """
+    if not _is_tensor(value):
+        value = _as_numpy(value)
+    total = math.prod(value.shape) * dtype.itemsize
+    if total <= count * nbytes:
+        yield from byte_pieces(value, dtype)
+        return
+    if _is_plain(value, dtype):
+        content = _bytes_of(value, dtype)
+        for start in _spread(total // dtype.itemsize - nbytes // dtype.itemsize, count):
+            yield content[start * dtype.itemsize :][:nbytes]
+        return
+    n_rows = value.shape[0]
+    row_bytes = total // n_rows
+    if row_bytes > nbytes:
+        for row in _spread(n_rows - 1, min(n_rows, count)):
+            yield from sample(value[row], dtype, max(1, count // n_rows), nbytes)
+        return
+    rows = nbytes // row_bytes
+    for low in _spread(n_rows - rows, count):
+        yield _bytes_of(_plain_copy(value[low : low + rows], dtype), dtype)
+
+
 def small_bytes(value: Any, dtype: np.dtype) -> bytes:
     """Return a copy of what `byte_pieces` yields, at once: for small arrays, of which there are many."""
     if not _is_tensor(value):
@@ -149,6 +180,11 @@ def identity(value: Any) -> Hashable | None:
     if isinstance(value, np.ndarray) and value.size:
         return ("numpy", value.__array_interface__["data"][0], value.shape, value.strides, value.dtype.str)
     return None
+
+
+def _spread(last: int, count: int) -> list[int]:
+    """Return so many whole numbers from 0 to `last`, evenly apart; of one, the middle."""
+    return [i * last // (count - 1) for i in range(count)] if count > 1 else [last // 2]
 
 
 def _torch() -> Any:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from helix_kernel.checkpoint.digests import digest_of
-from helix_kernel.errors import CheckpointError
+from helix_kernel.checkpoint.fetch import data_of
+from helix_kernel.checkpoint.packed_array import PackedArray
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,17 +60,22 @@ def shard_data(checkpoint: Checkpoint, name: str, shard: Shard, extent: Extent) 
     Raises:
         CheckpointError: A byte is missing or was changed.
     """
-    layout = checkpoint.manifest.arrays[name].layout
-    nbytes, step = layout.data_bytes(shard), layout.chunk_bytes
-    for start, digest in zip(range(0, nbytes, step), extent.digests, strict=True):
-        content = np.empty(min(step, nbytes - start), np.uint8)
-        checkpoint.read_into(extent.pack, extent.offset + start, content.data, f"array {name!r}")
-        if digest_of(content.data) != digest:
-            raise CheckpointError(
-                f"{checkpoint.source} is damaged: bytes {start} to {start + len(content)} of {shard.key} of "
-                f"array {name!r}, in {extent.pack}, were changed after they were written"
-            )
-        yield content
+    for _, data in shard_chunks(checkpoint, name, shard, extent):
+        yield data
+
+
+def shard_chunks(
+    checkpoint: Checkpoint, name: str, shard: Shard, extent: Extent
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield each chunk of one shard as it is stored, and its data: the same but where it is compressed.
+
+    Raises:
+        CheckpointError: A byte is missing or was changed.
+    """
+    for piece in PackedArray(name, checkpoint.manifest.arrays[name]).chunks(shard, extent):
+        stored = np.empty(piece.nbytes, np.uint8)
+        checkpoint.read_into(piece.pack, piece.offset, stored.data, piece.owner)
+        yield stored, np.frombuffer(data_of(piece, stored.data, checkpoint.source), np.uint8)
 
 
 def aligned(

@@ -16,6 +16,7 @@ import attrs
 import numpy as np
 
 from helix_kernel.checkpoint import safetensors_file
+from helix_kernel.checkpoint.compression import check_compression
 from helix_kernel.checkpoint.digests import ChunkDigests, digest_of_all
 from helix_kernel.checkpoint.export import keys_of
 from helix_kernel.checkpoint.layout import Layout
@@ -49,7 +50,7 @@ class Source:
     attributes: dict[str, Any]
 
 
-def convert(source: str | Path, out: str | Path) -> Source:
+def convert(source: str | Path, out: str | Path, *, compression: str | None = None) -> Source:
     """Write a checkpoint of the present form from one of another; the original stays as it is.
 
     The arrays of a Zarr hierarchy are in memory all at once; those of the other forms are mapped from
@@ -59,13 +60,15 @@ def convert(source: str | Path, out: str | Path) -> Source:
         source: A checkpoint of any form, a safetensors file, a Zarr directory or a Zarr zip file. A
             safetensors file of others gives one array a name; Zarr groups give nested mappings.
         out: The checkpoint's directory to make.
+        compression: As for `save`; what was compressed before is not, if left out.
 
     Raises:
         CheckpointError: `source` is none of these or damaged, or `out` exists.
-        ArgumentError: An array is of a type that no checkpoint holds.
+        ArgumentError: An array is of a type that no checkpoint holds, or there is no such compression.
     """
+    check_compression(compression)
     read = _read(Path(source))
-    save(out, read.state, attributes=read.attributes)
+    save(out, read.state, attributes=read.attributes, compression=compression)
     return read
 
 

@@ -18,7 +18,7 @@ import attrs
 import numpy as np
 
 from helix_kernel.checkpoint import safetensors_file
-from helix_kernel.checkpoint.blocks import blocks, shard_data
+from helix_kernel.checkpoint.blocks import blocks, shard_chunks
 from helix_kernel.checkpoint.durable import new_directory, sync_descriptor
 from helix_kernel.checkpoint.layout import Layout, to_text
 from helix_kernel.checkpoint.manifest import FORMAT, VERSION, Manifest
@@ -164,7 +164,7 @@ def _to_safetensors(checkpoint: Checkpoint, chosen: _Chosen, out: Path) -> None:
         "digests": {
             name: array.digest
             for name, array in chosen.manifest.arrays.items()
-            if array.layout == Layout.of(array.layout.shape, array.layout.dtype)
+            if array.layout.compressed(None) == Layout.of(array.layout.shape, array.layout.dtype)
         },  # others are of a layout that is not kept here
         "ties": chosen.ties,
         "state": chosen.manifest.state,
@@ -229,15 +229,17 @@ def _zarr_keys(checkpoint: Checkpoint, chosen: _Chosen) -> Iterator[tuple[str, i
         array = checkpoint.manifest.arrays[stored]
         for shard, extent in array.parts():
             key = f"{name}/{shard.key}"
-            yield key, array.layout.stored_bytes, _shard(checkpoint, stored, shard, extent)
+            yield key, array.stored_bytes(extent), _shard(checkpoint, stored, shard, extent)
 
 
 def _shard(checkpoint: Checkpoint, name: str, shard: Shard, extent: Extent) -> Iterator[np.ndarray]:
-    """Yield what a shard holds: its data, checked, and the tail that belongs to them."""
+    """Yield what a shard holds: its chunks as they are stored, checked, and the tail that belongs to them."""
     layout = checkpoint.manifest.arrays[name].layout
     data = b""
-    for content in shard_data(checkpoint, name, shard, extent):
+    for content, _ in shard_chunks(checkpoint, name, shard, extent):
         if layout.chunk_shape is None:
             data = content.tobytes()
         yield content
-    yield np.frombuffer(layout.tail(layout.data_bytes(shard), data), np.uint8)
+    nbytes = layout.data_bytes(shard)
+    tail = layout.compressed_tail(extent.lengths) if extent.lengths else layout.tail(nbytes, data)
+    yield np.frombuffer(tail, np.uint8)

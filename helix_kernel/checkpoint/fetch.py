@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 import numpy as np
 
+from helix_kernel.checkpoint.compression import decompress, frame_of
 from helix_kernel.checkpoint.digests import digest_of
 from helix_kernel.errors import CheckpointError
 
@@ -20,6 +21,19 @@ _BATCH_BYTES = 4 * 2**20
 
 
 @attrs.frozen
+class Folded:
+    """What a compressed chunk becomes.
+
+    Args:
+        nbytes: How many bytes.
+        n_data: How many of them are data; zeros follow.
+    """
+
+    nbytes: int
+    n_data: int
+
+
+@attrs.frozen
 class Piece:
     """Some bytes of a pack that are wanted somewhere.
 
@@ -27,12 +41,13 @@ class Piece:
         pack: The pack's name.
         offset: Where they begin.
         nbytes: How many there are.
-        digest: What their digest must be; None: not to be checked.
+        digest: What the digest of their data must be; None: not to be checked.
         target: Takes them, or some of them: a writable buffer of uint8. None: they are only checked.
-        skip: How many of them come before those that the target takes.
+        skip: How many bytes of data come before those that the target takes.
         owner: What they are part of, for errors.
         n_tail: How many bytes after them are to be checked too.
         tail: Returns what those must be, given the bytes before them.
+        folded: What they become, where they are a compressed chunk; None: they are the data themselves.
     """
 
     pack: str
@@ -44,6 +59,7 @@ class Piece:
     owner: str
     n_tail: int = 0
     tail: Callable[[memoryview], bytes] = bytes
+    folded: Folded | None = None
 
 
 def fetch(pieces: Sequence[Piece], packs: Packs, source: str) -> None:
@@ -71,6 +87,23 @@ def fetch(pieces: Sequence[Piece], packs: Packs, source: str) -> None:
             raise
 
 
+def data_of(piece: Piece, stored: memoryview, source: str) -> memoryview:
+    """Return the data that stored bytes are or become, checked if the piece says so.
+
+    Args:
+        piece: Its target takes them straight away where it is as long as what they become.
+        stored: Its bytes.
+        source: The checkpoint, for errors.
+
+    Raises:
+        CheckpointError: They were changed.
+    """
+    data = stored if piece.folded is None else _unfolded(piece, piece.folded, stored, source)
+    if piece.digest is not None and digest_of(data) != piece.digest:
+        raise CheckpointError(f"{_damaged(piece, source)}, were changed after they were written")
+    return data
+
+
 def _batches(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
     batch: list[Piece] = []
     nbytes = 0
@@ -92,19 +125,13 @@ def _fetch_batch(batch: list[Piece], packs: Packs, source: str) -> None:
 
 def _fetch(piece: Piece, packs: Readable, source: str) -> None:
     target = piece.target
-    if target is not None and len(target) == piece.nbytes:
-        packs.read_into(piece.pack, piece.offset, target, piece.owner)
-        content = target
-    else:
-        content = _memory(piece, source)
-        packs.read_into(piece.pack, piece.offset, content, piece.owner)
-        if target is not None:
-            target[:] = content[piece.skip : piece.skip + len(target)]
-    if piece.digest is not None and digest_of(content[: piece.nbytes]) != piece.digest:
-        raise CheckpointError(
-            f"{source} is damaged: bytes {piece.offset} to {piece.offset + piece.nbytes} of {piece.pack}, "
-            f"part of {piece.owner}, were changed after they were written"
-        )
+    straight = target is not None and piece.folded is None and len(target) == piece.nbytes
+    content = target if straight else _memory(piece.nbytes + piece.n_tail, piece, source)
+    assert content is not None
+    packs.read_into(piece.pack, piece.offset, content, piece.owner)
+    data = data_of(piece, content[: piece.nbytes], source)
+    if target is not None and not straight and not _is_all(target, piece.folded):
+        target[:] = data[piece.skip : piece.skip + len(target)]
     if piece.n_tail and bytes(content[piece.nbytes :]) != piece.tail(content[: piece.nbytes]):
         raise CheckpointError(
             f"{source} is damaged: what follows {piece.owner} at byte {piece.offset + piece.nbytes} of "
@@ -112,8 +139,31 @@ def _fetch(piece: Piece, packs: Readable, source: str) -> None:
         )
 
 
-def _memory(piece: Piece, source: str) -> memoryview:
+def _unfolded(piece: Piece, folded: Folded, stored: memoryview, source: str) -> memoryview:
+    target = piece.target
     try:
-        return np.empty(piece.nbytes + piece.n_tail, np.uint8).data
+        frame = frame_of(stored, folded.nbytes)
+        straight = target is not None and _is_all(target, folded)
+        out = target if straight else _memory(folded.nbytes, piece, source)
+        assert out is not None
+        decompress(frame, out)
+    except ValueError as error:
+        raise CheckpointError(f"{_damaged(piece, source)}, were changed: {error}") from error
+    return out[: folded.n_data]
+
+
+def _is_all(target: memoryview, folded: Folded | None) -> bool:
+    """Whether a compressed chunk is to be unfolded straight into a target."""
+    return folded is not None and len(target) == folded.nbytes
+
+
+def _damaged(piece: Piece, source: str) -> str:
+    span = f"bytes {piece.offset} to {piece.offset + piece.nbytes} of {piece.pack}"
+    return f"{source} is damaged: {span}, part of {piece.owner}"
+
+
+def _memory(nbytes: int, piece: Piece, source: str) -> memoryview:
+    try:
+        return np.empty(nbytes, np.uint8).data
     except (MemoryError, ValueError) as error:
         raise CheckpointError(f"{source}: a chunk of {piece.owner} does not fit: {error}") from error

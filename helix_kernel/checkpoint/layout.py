@@ -3,10 +3,11 @@
 What one Zarr key holds is called a shard here. Most arrays are one shard; those that several ranks
 write are a grid of them. A shard is its C-ordered data in one contiguous run, then a tail: up to
 4 MiB the CRC-32C of the data, above it the index of the inner chunks. Inner chunks carry no checksum
-of their own, so that the run can be mapped into memory; the manifest holds a digest for each.
+of their own, so that the run can be mapped into memory; the manifest holds a digest for each. Of a
+compressed array each chunk is compressed by itself, and followed by its own CRC-32C.
 
 The format is the Zarr v3 core specification (https://zarr-specs.readthedocs.io, "Zarr core
-specification version 3") with the codecs ``bytes``, ``crc32c`` and ``sharding_indexed``.
+specification version 3") with the codecs ``bytes``, ``blosc``, ``crc32c`` and ``sharding_indexed``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import google_crc32c
 
+from helix_kernel.checkpoint.compression import COMPRESSIONS, MOST_BYTES, codecs, most_stored_bytes
 from helix_kernel.checkpoint.dtypes import DTYPES, zarr_name
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ CHUNK_BYTES = 4 * 2**20
 """Shards up to this size are one chunk; larger ones have inner chunks of about this size."""
 
 _CRC32C: dict[str, Any] = {"name": "crc32c"}
+_NO_CHUNK = struct.pack("<QQ", 2**64 - 1, 2**64 - 1)  # in an index: it holds nothing but zeros
 
 
 @attrs.frozen
@@ -63,12 +66,14 @@ class Layout:
         dtype: Its type, little-endian.
         shard_shape: What one key holds; lengths of at least 1.
         chunk_shape: What one inner chunk holds, or None where shards are not cut.
+        compression: How chunks are compressed, one of `COMPRESSIONS`; None: they are not.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     shard_shape: tuple[int, ...]
     chunk_shape: tuple[int, ...] | None
+    compression: str | None = None
 
     @classmethod
     def of(cls, shape: Sequence[int], dtype: np.dtype, piece: Sequence[int] | None = None) -> Layout:
@@ -90,6 +95,11 @@ class Layout:
             ValueError: It is anything else.
         """
         return _parse(text)
+
+    def compressed(self, compression: str | None) -> Layout:
+        """Return the same layout of chunks so compressed, unless they are too large; None: of plain ones."""
+        fitting = compression if self.chunk_bytes <= MOST_BYTES else None
+        return attrs.evolve(self, compression=fitting)
 
     @functools.cached_property
     def dtype_name(self) -> str:
@@ -116,9 +126,15 @@ class Layout:
 
     @functools.cached_property
     def stored_bytes(self) -> int:
-        """Size of every shard on disk: data of a full shard, then the tail."""
-        full = math.prod(self.shard_shape) * self.dtype.itemsize
-        return full + (4 if self.chunk_shape is None else 16 * (full // self.chunk_bytes) + 4)
+        """Size of every shard on disk: data of a full shard, then the tail. Compressed, the most it has."""
+        if self.compression:
+            return self.compressed_bytes([]) + self._n_chunks * most_stored_bytes(self.chunk_bytes)
+        tail = 4 if self.chunk_shape is None else 16 * self._n_chunks + 4
+        return self._n_chunks * self.chunk_bytes + tail
+
+    def compressed_bytes(self, lengths: Sequence[int]) -> int:
+        """Return the size of a shard whose chunks were compressed to these sizes."""
+        return sum(lengths) + (0 if self.chunk_shape is None else 16 * self._n_chunks + 4)
 
     @functools.cached_property
     def chunk_bytes(self) -> int:
@@ -154,10 +170,11 @@ class Layout:
         if self.chunk_shape is None:
             crc = google_crc32c.value(data if isinstance(data, bytes) else bytes(data))
             return padding + struct.pack("<I", google_crc32c.extend(crc, padding) if padding else crc)
-        index = b"".join(
-            struct.pack("<QQ", start, self.chunk_bytes) for start in range(0, full, self.chunk_bytes)
-        )
-        return padding + index + struct.pack("<I", google_crc32c.value(index))
+        return padding + self._index([self.chunk_bytes] * self._n_chunks)
+
+    def compressed_tail(self, lengths: Sequence[int]) -> bytes:
+        """Return what follows a shard's compressed chunks: nothing, or the index."""
+        return b"" if self.chunk_shape is None else self._index(lengths)
 
     @functools.cached_property
     def metadata(self) -> str:
@@ -168,6 +185,18 @@ class Layout:
     def quoted_metadata(self) -> str:
         """The array's ``zarr.json`` as a string of JSON."""
         return json.dumps(self.metadata)
+
+    @functools.cached_property
+    def _n_chunks(self) -> int:
+        """How many chunks a full shard has."""
+        return math.prod(self.shard_shape) * self.dtype.itemsize // self.chunk_bytes
+
+    def _index(self, lengths: Sequence[int]) -> bytes:
+        """Return where the first chunks lie, that the others hold nothing, and the CRC of that."""
+        starts = itertools.accumulate(lengths, initial=0)
+        index = b"".join(struct.pack("<QQ", *place) for place in zip(starts, lengths, strict=False))
+        index += _NO_CHUNK * (self._n_chunks - len(lengths))
+        return index + struct.pack("<I", google_crc32c.value(index))
 
     @functools.cached_property
     def _first_wide_axis(self) -> int:
@@ -238,15 +267,16 @@ def _metadata(layout: Layout) -> str:
     endian = {"configuration": {"endian": "little"}} if layout.dtype.itemsize > 1 else {}
     to_bytes = {"name": "bytes", **endian}
     index_to_bytes = {"name": "bytes", "configuration": {"endian": "little"}}
-    codecs: list[dict[str, Any]] = [to_bytes, _CRC32C]
+    compressing = codecs(layout.dtype.itemsize) if layout.compression else []
+    pipeline: list[dict[str, Any]] = [to_bytes, *(compressing or [_CRC32C])]
     if layout.chunk_shape is not None:
         cut = {
             "chunk_shape": layout.chunk_shape,
-            "codecs": [to_bytes],
+            "codecs": [to_bytes, *compressing],
             "index_codecs": [index_to_bytes, _CRC32C],
             "index_location": "end",
         }
-        codecs = [{"name": "sharding_indexed", "configuration": cut}]
+        pipeline = [{"name": "sharding_indexed", "configuration": cut}]
     return to_text(
         {
             "zarr_format": 3,
@@ -256,7 +286,7 @@ def _metadata(layout: Layout) -> str:
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": layout.shard_shape}},
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
             "fill_value": zero,
-            "codecs": codecs,
+            "codecs": pipeline,
             "attributes": {},
         }
     )
@@ -266,19 +296,25 @@ def _metadata(layout: Layout) -> str:
 def _parse(text: str) -> Layout:
     try:
         document = json.loads(text)
-        codec = document["codecs"][0]
-        cut = codec["configuration"]["chunk_shape"] if codec["name"] == "sharding_indexed" else None
+        pipeline, cut = document["codecs"], None
+        if pipeline[0]["name"] == "sharding_indexed":
+            within = pipeline[0]["configuration"]
+            pipeline, cut = within["codecs"], within["chunk_shape"]
+        is_compressed = any(codec["name"] == "blosc" for codec in pipeline)
         layout = Layout(
             _lengths(document["shape"], least=0),
             DTYPES[document["data_type"]],
             _lengths(document["chunk_grid"]["configuration"]["chunk_shape"], least=1),
             None if cut is None else _lengths(cut, least=1),
+            COMPRESSIONS[0] if is_compressed else None,
         )
     except (KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise ValueError(f"no metadata of an array: {error!r}") from error
     ranks = {len(layout.shape), len(layout.shard_shape), len(layout.chunk_shape or layout.shape)}
     if len(ranks) > 1 or layout.metadata != text or not _is_contiguous(layout) or _is_mostly_padding(layout):
         raise ValueError("metadata that this format does not write")
+    if is_compressed and layout.chunk_bytes > MOST_BYTES:
+        raise ValueError("a chunk that is too large to be compressed")
     return layout
 
 

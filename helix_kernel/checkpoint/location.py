@@ -78,7 +78,7 @@ class NewStep(Protocol):
         """Return the name that a pack gets here."""
 
     def new_pack(self, name: str, nbytes: int) -> AbstractContextManager[PackSink]:
-        """Give a pack of known size to write from its beginning to its end."""
+        """Give a pack to write from its beginning to its end, of so many bytes at most."""
 
     def reuse(self, arrays: dict[str, Any], layouts: dict[str, Layout], previous: Location) -> Reused:
         """Take over what an older checkpoint holds bit for bit; see `reuse.reuse`."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from helix_kernel.checkpoint.compression import check_compression
 from helix_kernel.checkpoint.location import locate
 from helix_kernel.checkpoint.reader import Checkpoint, load
 from helix_kernel.checkpoint.retention import Retention
@@ -16,7 +18,7 @@ from helix_kernel.checkpoint.writer import Content, write_step
 from helix_kernel.errors import ArgumentError, CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from helix_kernel.checkpoint.location import Address, Place
 
@@ -38,9 +40,10 @@ class CheckpointManager:
         async_: Let `save` return once the state is copied, and write the copy in the background.
         incremental: Do not write again what the newest step holds bit for bit; see `reuse`. Not in
             object stores.
+        compression: As for `save`.
 
     Raises:
-        ArgumentError: `keep` is below 1.
+        ArgumentError: `keep` is below 1, or there is no such compression.
     """
 
     def __init__(
@@ -50,12 +53,15 @@ class CheckpointManager:
         keep: int | Retention | None = 3,
         async_: bool = False,
         incremental: bool = False,
+        compression: str | None = None,
     ) -> None:
+        check_compression(compression)
         location = locate(directory)
         self.directory = location.place
         self._run = location.run()
         self.keep = keep if isinstance(keep, Retention) else Retention(last=keep)
         self.incremental = incremental
+        self.compression = compression
         self._staging = Staging() if async_ else None
         self._writer = ThreadPoolExecutor(1, "checkpoint") if async_ else None
         self._writing: Future[None] | None = None
@@ -73,20 +79,27 @@ class CheckpointManager:
         Raises:
             CheckpointError: Also where another manager writes to the directory.
         """
-        path = self.path(step)
-        self.wait()
-        names = self._run.claim()
-        if path.name in names:
-            if _damage(path) is None:
-                raise CheckpointError(f"{path} exists and is good; a checkpoint is never written over")
-            self._run.remove([path.name])
-            names.remove(path.name)
+        older = self._make_room(step)
         content = Content.of(state, attributes)
         if self._writer and self._staging:
-            self._writing = self._writer.submit(self._write, step, _steps(names), self._staging.copy(content))
+            self._writing = self._writer.submit(self._write, step, older, self._staging.copy(content))
         else:
-            self._write(step, _steps(names), content)
-        return path
+            self._write(step, older, content)
+        return self.path(step)
+
+    @contextmanager
+    def saving(self, step: int) -> Iterator[Place]:
+        """Give the path at which others, such as several ranks, write a step while the block lasts.
+
+        What `save` does besides writing is done before the block, and after it where it ends without error:
+        a damaged step of that number goes, and so do those that need not stay beside the new one.
+
+        Raises:
+            CheckpointError: The step exists and is good, or another manager writes to the directory.
+        """
+        older = self._make_room(step)
+        yield self.path(step)
+        self._let_go(step, older)
 
     def poll(self) -> None:
         """Raise the error of a step that could not be written in the background, if there is one."""
@@ -183,7 +196,23 @@ class CheckpointManager:
 
     def _write(self, step: int, older: list[int], content: Content) -> None:
         previous = self.path(older[-1]) if self.incremental and older and self._is_sound(older[-1]) else None
-        write_step(self.path(step), content, previous=previous)
+        write_step(self.path(step), content, previous=previous, compression=self.compression)
+        self._let_go(step, older)
+
+    def _make_room(self, step: int) -> list[int]:
+        """Claim the directory for a step that is to be written, and return the others."""
+        path = self.path(step)
+        self.wait()
+        names = self._run.claim()
+        if path.name in names:
+            if _damage(path) is None:
+                raise CheckpointError(f"{path} exists and is good; a checkpoint is never written over")
+            self._run.remove([path.name])
+            names.remove(path.name)
+        return _steps(names)
+
+    def _let_go(self, step: int, older: list[int]) -> None:
+        """Remove those that need not stay beside a step that was written just now."""
         self._trusted = step
         try:
             self._remove(self._removable(step, [*older, step]))

@@ -3,7 +3,8 @@
 ``manifest.json`` is a reference file of fsspec (https://fsspec.github.io/kerchunk/spec.html, version 1):
 metadata documents stand in it as text, shards as ``[pack, offset, length]``. The root group's
 attribute ``helix`` holds what the state was besides its arrays. Beside the references stand the packs'
-sizes and the digests of the chunks; the last member is the digest of all before it.
+sizes and the digests of the chunks, and of compressed ones their lengths; the last member is the digest of
+all before it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import attrs
 
 from helix_kernel.checkpoint.collector import uncollected
+from helix_kernel.checkpoint.compression import MOST_UNFOLDED, most_stored_bytes
 from helix_kernel.checkpoint.digests import HEX_LENGTH, digest_of, digest_of_all
 from helix_kernel.checkpoint.layout import Layout, Shard, group_metadata, to_text
 from helix_kernel.checkpoint.regular_file import read_regular
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 FORMAT = "helix-checkpoint"
 VERSION = 2
+COMPRESSED_VERSION = 3
+"""Of checkpoints with a compressed array: a reader that knows none must refuse them."""
 
 _ROOT = "zarr.json"
 _MOST_BYTES = 2**30  # a checkpoint of 100 TB has a manifest of this size
@@ -37,11 +41,15 @@ _SEAL_LENGTH = HEX_LENGTH + 11
 
 
 class Extent(NamedTuple):
-    """Where a shard lies, and the digest of each of its inner chunks (of elements, not of padding)."""
+    """Where a shard lies, and the digest of each of its inner chunks (of elements, not of padding).
+
+    Of a compressed array, `lengths` are the stored sizes of the chunks; the digests are of what they hold.
+    """
 
     pack: str
     offset: int
     digests: tuple[str, ...]
+    lengths: tuple[int, ...] = ()
 
 
 @attrs.frozen
@@ -55,6 +63,11 @@ class StoredArray:
     def digest(self) -> str:
         """The digest of the array; equal arrays in equal layouts have the same."""
         return digest_of_all([digest for extent in self.extents for digest in extent.digests])
+
+    def stored_bytes(self, extent: Extent) -> int:
+        """Return how many bytes one of its shards has in its pack."""
+        layout = self.layout
+        return layout.compressed_bytes(extent.lengths) if layout.compression else layout.stored_bytes
 
     def parts(self) -> list[tuple[Shard, Extent]]:
         """Return each shard with its extent."""
@@ -79,6 +92,12 @@ class Manifest:
     ties: dict[str, str]
     attributes: Any
 
+    @functools.cached_property
+    def version(self) -> int:
+        """The version of the format that it needs."""
+        is_compressed = any(array.layout.compression for array in self.arrays.values())
+        return COMPRESSED_VERSION if is_compressed else VERSION
+
     @uncollected()
     def to_bytes(self) -> bytes:
         """Return the content of ``manifest.json``."""
@@ -86,15 +105,20 @@ class Manifest:
         group = json.dumps(group_metadata({}))
         references = [f'"{_ROOT}":{json.dumps(self.root_metadata())}']
         references += [f'"{path}/{_ROOT}":{group}' for path in groups_of(self.arrays)]
-        chunks = []
+        chunks, compressed = [], {}
         for name, array in self.arrays.items():
             references.append(f'"{name}/{_ROOT}":{array.layout.quoted_metadata}')
-            length = array.layout.stored_bytes
-            for shard, (pack, offset, digests) in array.parts():
-                references.append(f'"{name}/{shard.key}":["{pack}",{offset},{length}]')
+            for shard, extent in array.parts():
+                pack, offset, digests, lengths = extent
+                references.append(f'"{name}/{shard.key}":["{pack}",{offset},{array.stored_bytes(extent)}]')
                 listed = '","'.join(digests)
                 chunks.append(f'"{name}/{shard.key}":["{listed}"]')
-        own = to_text({"format": FORMAT, "version": VERSION, "packs": self.packs})
+                if lengths:
+                    compressed[f"{name}/{shard.key}"] = lengths
+        own = to_text(
+            {"format": FORMAT, "version": self.version, "packs": self.packs}
+            | ({"lengths": compressed} if compressed else {})
+        )
         fsspec_version = 1
         return seal(
             f'{{"version":{fsspec_version},"refs":{{{",".join(references)}}},'
@@ -112,7 +136,7 @@ class Manifest:
     def shards(self) -> dict[str, list[Any]]:
         """Return where the shards lie: Zarr key → pack, offset, length."""
         return {
-            f"{name}/{shard.key}": [extent.pack, extent.offset, array.layout.stored_bytes]
+            f"{name}/{shard.key}": [extent.pack, extent.offset, array.stored_bytes(extent)]
             for name, array in self.arrays.items()
             for shard, extent in array.parts()
         }
@@ -121,7 +145,7 @@ class Manifest:
         """Return the root group's ``zarr.json``, whose attribute ``helix`` is all but the bytes."""
         described = {
             "format": FORMAT,
-            "version": VERSION,
+            "version": self.version,
             "attributes": self.attributes,
             "digests": {name: array.digest for name, array in self.arrays.items()},
             "ties": self.ties,
@@ -145,10 +169,10 @@ class Manifest:
         document = _unseal(content, source)
         try:
             version = document["helix"]["version"]
-            if type(version) is int and version > VERSION:
+            if type(version) is int and version > COMPRESSED_VERSION:
                 raise IncompatibleCheckpointError(
-                    f"{source} is of checkpoint format {version}; this helix-kernel reads up to {VERSION}: "
-                    "upgrade it with pip install --upgrade helix-kernel"
+                    f"{source} is of checkpoint format {version}; this helix-kernel reads up to "
+                    f"{COMPRESSED_VERSION}: upgrade it with pip install --upgrade helix-kernel"
                 )
             return _read(document)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -231,14 +255,11 @@ def _unseal(content: bytes, source: str) -> dict[str, Any]:
 
 def _read(document: dict[str, Any]) -> Manifest:
     references, own = document["refs"], document["helix"]
-    if (own["format"], own["version"], document["version"]) != (FORMAT, VERSION, 1):
+    if (own["format"], document["version"]) != (FORMAT, 1):
         raise ValueError("another format")
     root = json.loads(references[_ROOT])["attributes"]["helix"]
     packs = {_pack_name(name): _size(size) for name, size in own["packs"].items()}
-    arrays = {
-        name: _read_array(name, references, own["chunks"], packs)
-        for name in map(checked_path, root["digests"])
-    }
+    arrays = {name: _read_array(name, references, own, packs) for name in map(checked_path, root["digests"])}
     manifest = Manifest(
         arrays=arrays, packs=packs, state=root["state"], ties=root["ties"], attributes=root["attributes"]
     )
@@ -249,8 +270,9 @@ def _read(document: dict[str, Any]) -> Manifest:
 
 
 def _read_array(
-    name: str, references: dict[str, Any], chunks: dict[str, list[str]], packs: dict[str, int]
+    name: str, references: dict[str, Any], own: dict[str, Any], packs: dict[str, int]
 ) -> StoredArray:
+    chunks: dict[str, list[str]] = own["chunks"]
     layout = Layout.from_metadata(references[f"{name}/{_ROOT}"])
     if layout.n_shards > len(chunks):
         raise ValueError(f"array {name!r} has fewer shards than its shape says")
@@ -258,23 +280,39 @@ def _read_array(
     for shard, n_chunks in zip(layout.shards, layout.chunk_counts, strict=True):
         key = f"{name}/{shard.key}"
         pack, offset, length = references[key]
-        if length != layout.stored_bytes or not 0 <= _size(offset) <= packs[pack] - length:
+        expected = layout.stored_bytes
+        lengths = tuple(own["lengths"][key]) if layout.compression else ()
+        if layout.compression:
+            _check_lengths(key, lengths, n_chunks, layout)
+            expected = layout.compressed_bytes(lengths)
+        if length != expected or not 0 <= _size(offset) <= packs[pack] - length:
             raise ValueError(f"{key} lies outside of its pack, or is not as long as its shape says")
         digests = tuple(chunks[key])
         if len(digests) != n_chunks:
             raise ValueError(f"{key} has {len(digests)} digests for {n_chunks} chunks")
-        extents.append(Extent(pack, offset, digests))
+        extents.append(Extent(pack, offset, digests, lengths))
     return StoredArray(layout, tuple(extents))
+
+
+def _check_lengths(key: str, lengths: tuple[int, ...], n_chunks: int, layout: Layout) -> None:
+    """Refuse compressed chunks that would unfold to more than any that were compressed do."""
+    fewest, most = layout.chunk_bytes / MOST_UNFOLDED, most_stored_bytes(layout.chunk_bytes)
+    if len(lengths) != n_chunks or not all(fewest < _size(length) <= most for length in lengths):
+        raise ValueError(f"{key} has compressed chunks of {lengths[:3]}… bytes, which hold no such array")
 
 
 def _check_nothing_else(manifest: Manifest, document: dict[str, Any]) -> None:
     """Refuse what this reader would not look at, but another would: all that no writer of Helix writes."""
     references, own = document["refs"], document["helix"]
     n_shards = sum(len(array.extents) for array in manifest.arrays.values())
+    n_compressed = sum(len(a.extents) for a in manifest.arrays.values() if a.layout.compression)
+    lengths = {"lengths"} if n_compressed else set()
     groups, group = groups_of(manifest.arrays), group_metadata({})
     whole = (
         document.keys() == {"version", "refs", "helix"}
-        and own.keys() == {"format", "version", "packs", "chunks"}
+        and own.keys() == {"format", "version", "packs", "chunks"} | lengths
+        and own["version"] == manifest.version
+        and len(own.get("lengths", ())) == n_compressed
         and len(own["chunks"]) == n_shards
         and len(references) == 1 + len(groups) + len(manifest.arrays) + n_shards
         and all(references[f"{path}/{_ROOT}"] == group for path in groups)
@@ -299,7 +337,7 @@ def _size(value: Any) -> int:
 def _check_overlaps(manifest: Manifest) -> None:
     ends: dict[str, int] = {}
     placed = sorted(
-        (extent.pack, extent.offset, array.layout.stored_bytes, name)
+        (extent.pack, extent.offset, array.stored_bytes(extent), name)
         for name, array in manifest.arrays.items()
         for extent in array.extents
     )

@@ -30,20 +30,19 @@ _DIRECT: int = getattr(os, "O_DIRECT", 0)
 
 
 class PackWriter:
-    """Writes a new file of known size from its beginning to its end.
+    """Writes a new file of no more than a known size from its beginning to its end.
 
     Use it as a context: the file is on the disk when the block ends without error.
 
     Args:
         path: The file; it must not exist.
-        nbytes: Its size.
+        nbytes: The most bytes that will be written; so many are reserved until then.
 
     Raises:
         OSError: The system refuses; also from `write` and at the end.
     """
 
     def __init__(self, path: Path, nbytes: int) -> None:
-        self._nbytes = nbytes
         self._written = 0  # what has been handed out in blocks
         self._filled = 0  # of the block at hand
         self._small = nbytes <= _BLOCK
@@ -85,13 +84,14 @@ class PackWriter:
             self._abandon()
 
     def _finish(self) -> None:
+        nbytes = self.position
         if self._filled:
             end = -(-self._filled // _SECTOR) * _SECTOR
             self._block[self._filled : end] = bytes(end - self._filled)
             self._hand_out(end)
         while self._pending:
             self._pending.popleft()[0].result()
-        os.ftruncate(self._descriptor, self._nbytes)
+        os.ftruncate(self._descriptor, nbytes)
         sync_descriptor(self._descriptor)
 
     def _abandon(self) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 import numpy as np
 
-from helix_kernel.checkpoint.fetch import Piece
+from helix_kernel.checkpoint.fetch import Folded, Piece
 from helix_kernel.checkpoint.layout import CHUNK_BYTES
 from helix_kernel.errors import CheckpointError
 
@@ -66,8 +66,7 @@ class PackedArray:
         nbytes = self.stored.layout.nbytes
         if len(self.stored.extents) == 1 and out.nbytes == nbytes == self.stored.layout.chunk_bytes:
             (extent,) = self.stored.extents
-            digest, buffer = extent.digests[0] if verify else None, out.reshape(-1).view(np.uint8).data
-            return [Piece(extent.pack, extent.offset, out.nbytes, digest, buffer, 0, self.owner)], []
+            return [self._chunk(extent, 0, nbytes, out.reshape(-1).view(np.uint8).data, verify=verify)], []
         if columns is None:
             columns = [slice(0, n) for n in self.stored.layout.shape[1:]]
         for shard, extent in self.stored.parts():
@@ -91,7 +90,7 @@ class PackedArray:
 
     def mapped(self, packs: Packs) -> np.ndarray | None:
         """Return the array as memory of its pack, or None where it is no single run of one."""
-        if len(self.stored.extents) != 1:
+        if len(self.stored.extents) != 1 or self.stored.layout.compression:
             return None
         (extent,) = self.stored.extents
         layout = self.stored.layout
@@ -103,24 +102,46 @@ class PackedArray:
 
     def checks(self) -> Iterator[Piece]:
         """Yield pieces that, fetched, have checked every byte that is stored of the array."""
-        layout = self.stored.layout
         for shard, extent in self.stored.parts():
-            nbytes = layout.data_bytes(shard)
-            for i, digest in enumerate(extent.digests):
-                start = i * layout.chunk_bytes
-                length = min(layout.chunk_bytes, nbytes - start)
-                n_tail = layout.stored_bytes - nbytes if start + length == nbytes else 0
-                yield Piece(
-                    extent.pack,
-                    extent.offset + start,
-                    length,
-                    digest,
-                    None,
-                    0,
-                    self.owner,
-                    n_tail,
-                    functools.partial(layout.tail, nbytes),
-                )
+            yield from self.chunks(shard, extent)
+
+    def chunks(self, shard: Shard, extent: Extent) -> Iterator[Piece]:
+        """Yield pieces that, fetched, have checked the chunks of a shard, and with the last its tail."""
+        nbytes, step = self.stored.layout.data_bytes(shard), self.stored.layout.chunk_bytes
+        for i in range(len(extent.digests)):
+            n_data = min(step, nbytes - i * step)
+            if i < len(extent.digests) - 1:
+                yield self._chunk(extent, i, n_data)
+            else:
+                n_tail = self.stored.stored_bytes(extent) - (sum(extent.lengths) or nbytes)
+                yield self._chunk(extent, i, n_data, None, 0, n_tail, self._tail(extent, nbytes))
+
+    def _chunk(
+        self,
+        extent: Extent,
+        index: int,
+        n_data: int,
+        target: memoryview | None = None,
+        skip: int = 0,
+        n_tail: int = 0,
+        tail: Callable[[memoryview], bytes] = bytes,
+        *,
+        verify: bool = True,
+    ) -> Piece:
+        """Return the piece that is one chunk, of so many bytes of data."""
+        step, digest = self.stored.layout.chunk_bytes, extent.digests[index] if verify else None
+        offset, nbytes, folded = extent.offset + index * step, n_data, None
+        if extent.lengths:
+            offset, nbytes = extent.offset + sum(extent.lengths[:index]), extent.lengths[index]
+            folded = Folded(step, n_data)
+        return Piece(extent.pack, offset, nbytes, digest, target, skip, self.owner, n_tail, tail, folded)
+
+    def _tail(self, extent: Extent, nbytes: int) -> Callable[[memoryview], bytes]:
+        """Return what gives the tail of a shard with so many bytes of data."""
+        layout = self.stored.layout
+        if extent.lengths:
+            return lambda _: layout.compressed_tail(extent.lengths)
+        return functools.partial(layout.tail, nbytes)
 
     def _run(
         self,
@@ -135,21 +156,14 @@ class PackedArray:
         start, stop = span
         buffer = target.reshape(-1).view(np.uint8).data
         nbytes = layout.data_bytes(shard)
-        step = layout.chunk_bytes if verify else CHUNK_BYTES
+        whole_chunks = verify or layout.compression is not None
+        step = layout.chunk_bytes if whole_chunks else CHUNK_BYTES
         for i in range(start // step, -(-stop // step)):
             low, high = i * step, min((i + 1) * step, nbytes)
             begin, end = max(low, start), min(high, stop)
             part = buffer[begin - start : end - start]
-            if verify:
-                yield Piece(
-                    extent.pack,
-                    extent.offset + low,
-                    high - low,
-                    extent.digests[i],
-                    part,
-                    begin - low,
-                    self.owner,
-                )
+            if whole_chunks:
+                yield self._chunk(extent, i, high - low, part, begin - low, verify=verify)
             else:
                 yield Piece(extent.pack, extent.offset + begin, end - begin, None, part, 0, self.owner)
 

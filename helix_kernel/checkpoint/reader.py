@@ -47,7 +47,8 @@ def load(
         only: Paths such as ``"model"`` or ``["model/norm", "optimizer"]``: of mappings, only what
             lies at or below them. Everything if left out.
         mmap: Return arrays that are read from the disk when they are touched, and copied when they
-            are written to. The file must stay as it is for as long as they live.
+            are written to. The file must stay as it is for as long as they live. Arrays that are
+            compressed, or that several ranks wrote, are read into memory at once.
         verify: Check everything that is read against its digest. Without it only missing files and
             wrong sizes are found.
         as_torch: Return CPU tensors; else numpy arrays, with bfloat16 and float8 of ml_dtypes.
@@ -97,6 +98,8 @@ class ArrayInfo:
         dtype: The Zarr name of its type, such as ``bfloat16``.
         digest: XXH3-128 over the digests of its chunks; equal arrays in equal layouts have the same.
         nbytes: How many bytes its elements have.
+        stored_bytes: How many bytes it has in the packs, with checksums.
+        compression: How it is compressed; None: it is not.
     """
 
     name: str
@@ -104,6 +107,8 @@ class ArrayInfo:
     dtype: str
     digest: str
     nbytes: int
+    stored_bytes: int
+    compression: str | None
 
 
 class Checkpoint:
@@ -139,6 +144,8 @@ class Checkpoint:
                 stored.layout.dtype_name,
                 stored.digest,
                 stored.layout.nbytes,
+                sum(map(stored.stored_bytes, stored.extents)),
+                stored.layout.compression,
             )
             for name, stored in self.manifest.arrays.items()
         }
@@ -320,7 +327,7 @@ class _Owners:
 
     def __call__(self, pack: str, offset: int) -> str:
         placed = sorted(
-            (extent.offset + stored.layout.stored_bytes, name)
+            (extent.offset + stored.stored_bytes(extent), name)
             for name, stored in self._manifest.arrays.items()
             for extent in stored.extents
             if extent.pack == pack

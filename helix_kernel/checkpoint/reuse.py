@@ -14,7 +14,7 @@ import attrs
 
 from helix_kernel.checkpoint.arrays import byte_pieces
 from helix_kernel.checkpoint.digests import ChunkDigests
-from helix_kernel.checkpoint.manifest import MANIFEST, Extent, Manifest, StoredArray
+from helix_kernel.checkpoint.manifest import MANIFEST, Manifest, StoredArray
 from helix_kernel.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def reuse(arrays: dict[str, Any], layouts: dict[str, Layout], previous: Path, di
 
     Args:
         arrays: Path → array to be saved.
-        layouts: Path → how it would be stored.
+        layouts: Path → how it would be stored if it were not compressed; what is taken over stays as it is.
         previous: The older checkpoint. One that cannot be read, or not be linked, is not used.
         directory: The new one.
     """
@@ -70,7 +70,7 @@ def reuse(arrays: dict[str, Any], layouts: dict[str, Layout], previous: Path, di
 
 
 def _is_same(array: Any, layout: Layout, stored: StoredArray) -> bool:
-    if stored.layout != layout or len(stored.extents) != 1:
+    if stored.layout.compressed(None) != layout or len(stored.extents) != 1:
         return False
     digests = ChunkDigests(layout.chunk_bytes)
     for piece in byte_pieces(array, layout.dtype):
@@ -82,7 +82,7 @@ def _well_used(arrays: dict[str, StoredArray], packs: dict[str, int]) -> list[st
     used = dict.fromkeys(packs, 0)
     for array in arrays.values():
         for extent in array.extents:
-            used[extent.pack] += array.layout.stored_bytes
+            used[extent.pack] += array.stored_bytes(extent)
     return [pack for pack, nbytes in used.items() if 2 * nbytes >= packs[pack]]
 
 
@@ -103,5 +103,5 @@ def _renamed(array: StoredArray, names: dict[str, str | None]) -> StoredArray | 
         name = names.get(extent.pack)
         if name is None:
             return None
-        extents.append(Extent(name, extent.offset, extent.digests))
+        extents.append(extent._replace(pack=name))
     return StoredArray(array.layout, tuple(extents))

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from helix_kernel.checkpoint.arrays import describe
+from helix_kernel.checkpoint.choosing import chosen
 from helix_kernel.checkpoint.collector import uncollected
+from helix_kernel.checkpoint.compression import check_compression
 from helix_kernel.checkpoint.layout import Layout
 from helix_kernel.checkpoint.location import locate
 from helix_kernel.checkpoint.manifest import Manifest, StoredArray
@@ -23,7 +25,11 @@ if TYPE_CHECKING:
 
 
 def save(
-    path: Address, state: Mapping[str | int, Any], *, attributes: Mapping[str, Any] | None = None
+    path: Address,
+    state: Mapping[str | int, Any],
+    *,
+    attributes: Mapping[str, Any] | None = None,
+    compression: str | None = None,
 ) -> None:
     """Write a checkpoint; it exists, whole and on the disk, when this returns, and else not at all.
 
@@ -36,15 +42,18 @@ def save(
             back as what they extend.
         attributes: The same without arrays, to be read without loading anything: config,
             components, step, metrics.
+        compression: ``"bitshuffle-lz4"``: compress each array of which it leaves less than 97 %, as a
+            part of the array shows that is tried before. What is compressed cannot be mapped.
 
     Raises:
-        ArgumentError: A key or value cannot be stored.
+        ArgumentError: A key or value cannot be stored, or there is no such compression.
         CheckpointError: `path` exists, or the system refuses a write; nothing is left there.
     """
+    check_compression(compression)
     content = Content.of(state, attributes)
     if locate(path).is_checkpoint():  # found at the end anyway, but before everything is sent it is cheaper
         raise CheckpointError(f"{path} exists; a checkpoint is never written over: choose another path")
-    write_step(path, content)
+    write_step(path, content, compression=compression)
 
 
 @attrs.frozen
@@ -53,7 +62,7 @@ class Content:
 
     Args:
         arrays: Path → the array as it was given.
-        layouts: Path → how it will be stored.
+        layouts: Path → how it will be stored if it is not compressed.
         state: The state as a document.
         ties: Path of a tied array → the path under which it is stored.
         attributes: The attributes as a document.
@@ -76,14 +85,17 @@ class Content:
         return cls(encoder.arrays, layouts, tree, encoder.ties, described)
 
 
-def write_step(path: Address, content: Content, *, previous: Address | None = None) -> None:
+def write_step(
+    path: Address, content: Content, *, previous: Address | None = None, compression: str | None = None
+) -> None:
     """Write a checkpoint from what `Content.of` made.
 
     Args:
         path: As for `save`.
         content: What it will hold.
         previous: An older checkpoint on the same file system: arrays that it holds bit for bit are
-            not written again, its packs become this one's too by hard links.
+            not written again, its packs become this one's too by hard links, compressed or not.
+        compression: As for `save`; of what is written.
 
     Raises:
         CheckpointError: See `save`.
@@ -93,7 +105,7 @@ def write_step(path: Address, content: Content, *, previous: Address | None = No
         if previous:
             reused = step.reuse(content.arrays, content.layouts, locate(previous))
         fresh = [name for name in content.arrays if name not in reused.arrays]
-        written = _write_pack(step, [(content.arrays[n], content.layouts[n]) for n in fresh])
+        written = _write_pack(step, [(content.arrays[n], content.layouts[n]) for n in fresh], compression)
         arrays = reused.arrays | dict(zip(fresh, written.arrays, strict=True))
         manifest = Manifest(
             arrays={name: arrays[name] for name in content.arrays},
@@ -116,14 +128,16 @@ class _Written:
     arrays: list[StoredArray]
 
 
-def _write_pack(step: NewStep, arrays: list[tuple[Any, Layout]]) -> _Written:
+def _write_pack(step: NewStep, given: list[tuple[Any, Layout]], compression: str | None) -> _Written:
     """Write arrays of one shard each; one without elements has none."""
+    arrays = [(array, chosen(array, layout, compression)) for array, layout in given]
     parts = [Part(layout, shard, array) for array, layout in arrays for shard in layout.shards]
     if not parts:
         return _Written({}, [StoredArray(layout, ()) for _, layout in arrays])
-    name, nbytes = step.own_name(pack_name(0)), packed_bytes(parts)
-    with step.new_pack(name, nbytes) as pack:
+    name = step.own_name(pack_name(0))
+    with step.new_pack(name, packed_bytes(parts)) as pack:
         extents = iter(write_parts(pack, name, parts))
+        nbytes = pack.position
     return _Written({name: nbytes}, [StoredArray(x, tuple(islice(extents, x.n_shards))) for _, x in arrays])
 
 

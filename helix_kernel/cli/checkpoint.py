@@ -41,6 +41,8 @@ def _document(checkpoint: Checkpoint, needed: list[Need]) -> dict[str, Any]:
             "shape": list(array.shape),
             "dtype": array.dtype,
             "bytes": array.nbytes,
+            "stored_bytes": array.stored_bytes,
+            "compression": array.compression,
             "digest": array.digest,
             "sha256": checkpoint.sha256(array.name),
         }
@@ -56,8 +58,7 @@ def _document(checkpoint: Checkpoint, needed: list[Need]) -> dict[str, Any]:
 
 
 def _print(checkpoint: Checkpoint, needed: list[Need]) -> None:
-    size = sum(array.nbytes for array in checkpoint.arrays.values())
-    print(f"{checkpoint.path}: {len(checkpoint.arrays)} arrays, {readable_size(size)}")
+    print(f"{checkpoint.path}: {len(checkpoint.arrays)} arrays, {_sizes(checkpoint)}")
     attributes = dict(checkpoint.attributes)
     if "step" in attributes:
         print(f"step {attributes.pop('step')}")
@@ -74,7 +75,21 @@ def _print(checkpoint: Checkpoint, needed: list[Need]) -> None:
             print_table((title, "value"), lines)
     if checkpoint.arrays:
         print()
-        print_table(("array", "shape", "dtype", "size"), list(_tree(checkpoint)))
+        columns = ("array", "shape", "dtype", "size", "stored")[: 5 if _is_compressed(checkpoint) else 4]
+        print_table(columns, [row[: len(columns)] for row in _tree(checkpoint)])
+
+
+def _is_compressed(checkpoint: Checkpoint) -> bool:
+    return any(array.compression for array in checkpoint.arrays.values())
+
+
+def _sizes(checkpoint: Checkpoint) -> str:
+    """Return the size of all arrays, and where some are compressed, how much is stored of them."""
+    arrays = checkpoint.arrays.values()
+    size = readable_size(sum(array.nbytes for array in arrays))
+    if not _is_compressed(checkpoint):
+        return size
+    return f"{size}, stored in {readable_size(sum(array.stored_bytes for array in arrays))}"
 
 
 def _remark(need: Need) -> str:
@@ -84,18 +99,19 @@ def _remark(need: Need) -> str:
     return f"{what}: {need.command or need.detail}"
 
 
-def _tree(checkpoint: Checkpoint) -> Iterator[tuple[str, str, str, str]]:
+def _tree(checkpoint: Checkpoint) -> Iterator[tuple[str, ...]]:
     """Yield a row for each group and array, indented by its depth."""
     shown: tuple[str, ...] = ()
     for name in sorted([*checkpoint.arrays, *checkpoint.ties], key=lambda name: name.split("/")):
         *groups, leaf = name.split("/")
         for depth in range(len(groups)):
             if tuple(groups[: depth + 1]) != shown[: depth + 1]:
-                yield f"{'  ' * depth}{groups[depth]}/", "", "", ""
+                yield f"{'  ' * depth}{groups[depth]}/", "", "", "", ""
         shown = tuple(groups)
         label = f"{'  ' * len(groups)}{leaf}"
         if name in checkpoint.ties:
-            yield label, "", "", f"is {checkpoint.ties[name]}"
+            yield label, "", "", f"is {checkpoint.ties[name]}", ""
         else:
             array = checkpoint.arrays[name]
-            yield label, str(array.shape), array.dtype, readable_size(array.nbytes)
+            how = f"{readable_size(array.stored_bytes)}  {array.compression}" if array.compression else ""
+            yield label, str(array.shape), array.dtype, readable_size(array.nbytes), how

@@ -46,17 +46,20 @@ def export(
         print(f"  {tied} is {stored}, and stored once")
 
 
-def convert(source: str, out: str, *, json: bool = False) -> None:
+def convert(
+    source: str, out: str, *, compression: Literal["bitshuffle-lz4"] | None = None, json: bool = False
+) -> None:
     """Write a checkpoint of the present form from an older one, a safetensors file or a Zarr hierarchy.
 
     Args:
         source: What to read; it stays as it is.
         out: The checkpoint's directory to make.
+        compression: Compress the arrays that shrink by it; what was compressed before is not, if left out.
         json: Print one JSON object.
     """
     from helix_kernel.checkpoint.convert import convert as convert_source
 
-    form = convert_source(source, out).form
+    form = convert_source(source, out, compression=compression).form
     with Checkpoint.open(out) as checkpoint:
         n_arrays = len(checkpoint.arrays)
         nbytes = sum(array.nbytes for array in checkpoint.arrays.values())

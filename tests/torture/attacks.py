@@ -66,6 +66,26 @@ def documents():
         "the manifest is a list": lambda _: b"[1]",
         "the manifest is a number": lambda _: b"1",
         "the manifest is empty": lambda _: b"{}",
+    } | _compressed_documents()
+
+
+def _compressed_documents():
+    """Return the same of a manifest whose arrays are compressed."""
+    return {
+        "a compressed chunk has no length": lambda doc: _lengths(doc, []),
+        "a compressed chunk has two lengths": lambda doc: _lengths(doc, [44, 44]),
+        "a compressed chunk has a negative length": lambda doc: _lengths(doc, [-28]),
+        "a compressed chunk has another length": lambda doc: _lengths(doc, [43]),
+        "a compressed array has no lengths": lambda doc: _own(doc, "lengths", {}),
+        "a compressed checkpoint has lengths of nothing": lambda doc: doc["helix"]["lengths"].update(x=[1]),
+        "a compressed checkpoint has the version of a plain one": lambda doc: _own(doc, "version", 2),
+        "a compressed array has another codec": lambda doc: _replace(doc, "lz4", "zstd"),
+        "a compressed array is said to be plain": _plain,
+        "a compressed array has another type": lambda doc: _replace(doc, "float64", "int16"),
+        "a compressed chunk has other data": _swap,
+        "a compressed chunk unfolds to a thousand times its size": lambda doc: _unfold(doc, [2**21], 2**14),
+        "a compressed chunk unfolds to a terabyte": lambda doc: _unfold(doc, [2**37], 2**33),
+        "a compressed chunk unfolds to more than the memory": lambda doc: _unfold(doc, [2**27], 2**23),
     }
 
 
@@ -86,7 +106,7 @@ def files():
 
 def attack(path, name):
     """Save a checkpoint that lies as it is named; returns False where this disk cannot hold it."""
-    document = valid(path)
+    document = valid(path, compressed="compressed" in name)
     if name in files():
         files()[name](Path(path))
         return True
@@ -154,6 +174,37 @@ _EMPTY = "99aa06d3014798d86001c324468d497f"
 
 def _digests(document, digests):
     document["helix"]["chunks"]["model/b/c/0"] = digests
+
+
+def _lengths(document, lengths):
+    document["helix"]["lengths"]["model/b/c/0"] = lengths
+    document["refs"]["model/b/c/0"][2] = sum(lengths)
+
+
+def _unfold(document, shape, length):
+    """Give the array model/w a huge shape, and as many bytes of zeros to unfold it from."""
+    document["helix"]["lengths"] = {"model/w/c/0": [length]} | document["helix"]["lengths"]
+    del document["helix"]["lengths"]["model/w/c/0/0"]
+    _shape(document, shape, size=length)
+
+
+def _replace(document, old, new):
+    text = document["refs"]["model/w/zarr.json"]
+    assert old in text
+    document["refs"]["model/w/zarr.json"] = text.replace(old, new)
+
+
+def _plain(document):
+    codecs = json.loads(document["refs"]["model/w/zarr.json"])["codecs"]
+    _replace(document, _text(codecs[1]) + ",", "")
+
+
+def _swap(document):
+    """Let each of two arrays lie where the other does."""
+    one, other = (document["refs"][key] for key in ("model/w/c/0/0", "model/b/c/0"))
+    one[1:], other[1:] = other[1:], one[1:]
+    lengths = document["helix"]["lengths"]
+    lengths["model/w/c/0/0"], lengths["model/b/c/0"] = lengths["model/b/c/0"], lengths["model/w/c/0/0"]
 
 
 def _own(document, key, value):

@@ -11,7 +11,7 @@ from unittest import mock
 import ml_dtypes
 import numpy as np
 
-from helix_kernel.checkpoint import Checkpoint, layout, load, save
+from helix_kernel.checkpoint import Checkpoint, choosing, layout, load, save
 from helix_kernel.checkpoint.manifest import MANIFEST
 from helix_kernel.errors import CheckpointError
 from torture.states import LostError
@@ -25,9 +25,10 @@ class Victim:
 
     Args:
         path: Where it is saved.
+        compressed: Whether every array is compressed, also where it does not shrink.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, *, compressed=False):
         rng = np.random.default_rng(1)
         shared = rng.random(5)
         self.state = {
@@ -43,9 +44,11 @@ class Victim:
             "empty": np.empty((0, 3)),
             "text": ("plain", 3, 2.5, None),
         }
-        with mock.patch.object(layout, "CHUNK_BYTES", _CHUNK):
+        attributes = {"step": 3, "metrics": {"loss": 0.25}}
+        compression = "bitshuffle-lz4" if compressed else None
+        with mock.patch.object(layout, "CHUNK_BYTES", _CHUNK), mock.patch.object(choosing, "WORTHWHILE", 99):
             layout._layout.cache_clear()
-            save(path, self.state, attributes={"step": 3, "metrics": {"loss": 0.25}})
+            save(path, self.state, attributes=attributes, compression=compression)
         layout._layout.cache_clear()
         self.path = Path(path)
         self.pack = self.path / "data-00000.bin"
@@ -81,8 +84,9 @@ def run_rounds(rounds, seed):
     rng = np.random.default_rng(seed)
     counts = {}
     with tempfile.TemporaryDirectory() as root:
-        victim = Victim(Path(root, "step"))
+        victims = [Victim(Path(root, "step")), Victim(Path(root, "compressed"), compressed=True)]
         for index in range(rounds):
+            victim = victims[index % 2]
             region = str(rng.choice([*victim.regions()]))
             file, low, high = victim.regions()[region]
             offset, bit = int(rng.integers(low, high)), int(rng.integers(8))
@@ -93,7 +97,8 @@ def run_rounds(rounds, seed):
                     f"seed {seed}, round {index}: bit {bit} of byte {offset} of {file.name}: {error!r}"
                 ) from error
             counts[region] = counts.get(region, 0) + 1
-        check_same(victim.state, load(victim.path))
+        for victim in victims:
+            check_same(victim.state, load(victim.path))
     return ", ".join(f"{counts[region]} in the {region}" for region in sorted(counts))
 
 

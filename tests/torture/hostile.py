@@ -9,10 +9,11 @@ import resource
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
-from helix_kernel.checkpoint import Checkpoint, CheckpointManager, save
+from helix_kernel.checkpoint import Checkpoint, CheckpointManager, choosing, save
 from helix_kernel.checkpoint.manifest import MANIFEST, seal
 from helix_kernel.errors import CheckpointError, UnknownNameError
 from torture.states import LostError
@@ -26,10 +27,12 @@ _STRANGE = (
 )
 
 
-def valid(path):
-    """Save a small checkpoint, and return the document of its manifest."""
+def valid(path, *, compressed=False):
+    """Save a small checkpoint, every array of it compressed or none, and return its manifest's document."""
     state = {"model": {"w": np.arange(30.0).reshape(5, 6), "b": np.ones(3)}, "step": (1, {2: 0.5})}
-    save(path, state, attributes={"step": 3, "nested": {"a": [1, 2]}})
+    with mock.patch.object(choosing, "WORTHWHILE", 99):
+        compression = "bitshuffle-lz4" if compressed else None
+        save(path, state, attributes={"step": 3, "nested": {"a": [1, 2]}}, compression=compression)
     document = json.loads((Path(path) / MANIFEST).read_bytes())
     del document["xxh3"]
     return document
@@ -108,12 +111,14 @@ def run_rounds(rounds, seed):
     refused = 0
     limit_memory()
     with tempfile.TemporaryDirectory() as root:
-        document = valid(Path(root, "step"))
+        paths = [Path(root, name) for name in ("plain/step", "compressed/step")]
+        documents = [valid(path, compressed=path is paths[1]) for path in paths]
         for index in range(rounds):
-            changed = mutate(document, random.Random(f"{seed} {index}"))
-            write(Path(root, "step"), changed)
+            path = paths[index % 2]
+            changed = mutate(documents[index % 2], random.Random(f"{seed} {index}"))
+            write(path, changed)
             try:
-                refused += probe(Path(root, "step")) is not None
+                refused += probe(path) is not None
             except Exception as error:
                 raise LostError(f"seed {seed}, round {index}: {error!r} from {_text(changed)}") from error
     return f"{rounds} hostile manifests, {refused} refused, the others harmless"

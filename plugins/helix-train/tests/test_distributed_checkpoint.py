@@ -18,6 +18,7 @@ from helix_kernel.checkpoint import Checkpoint, CheckpointManager, load, save, z
 from helix_kernel.checkpoint.durable import hidden_sibling
 from helix_kernel.cli.checkpoint import inspect
 from helix_kernel.errors import CheckpointError
+from helix_train.distributed_checkpoint import load_sharded
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +105,35 @@ def test_any_number_of_ranks_reads_its_shards_to_the_bit(written, directory, wor
 def test_what_one_process_saved_is_read_into_shards(tmp_path, directory):
     save(tmp_path / "step", ranks.written_by(ranks.tensors(), 4))
     assert [wrong for wrong, _, _ in ranks.run(directory, 3, ranks.read, tmp_path / "step", True)] == [[]] * 3
+
+
+def test_ranks_agree_on_what_is_compressed_and_anyone_reads_it(directory, tmp_path):
+    path = tmp_path / "step"
+    assert ranks.run(directory, 4, ranks.write_compressed, path) == [None] * 4
+    expected = ranks.compressible()
+    expected["whole"] = expected["weights"]
+    assert_tensors(load(path, as_torch=True)["tensors"], expected)
+    group = zarr.open(zarr_store(path), mode="r")
+    with Checkpoint.open(path) as checkpoint:
+        checkpoint.verify()
+        names = {name.removeprefix("tensors/"): info for name, info in checkpoint.arrays.items()}
+        assert len(checkpoint.manifest.arrays["tensors/weights"].extents) == 4
+        np.testing.assert_array_equal(
+            checkpoint["tensors/weights"][249:503, 7], expected["weights"][249:503, 7]
+        )
+    assert {name for name, info in names.items() if info.compression} == {
+        "zeros",
+        "mostly",
+        "weights",
+        "whole",
+    }
+    assert all(np.array_equal(group[f"tensors/{name}"][...], expected[name]) for name in expected)
+    sizes = {file.name: file.stat().st_size for file in path.glob("*.bin")}
+    with Checkpoint.open(path) as checkpoint:
+        assert sizes == checkpoint.manifest.packs
+    state = {"tensors": {name: torch.zeros_like(tensor) for name, tensor in expected.items()}, "step": 0}
+    load_sharded(path, state)
+    assert_tensors(state["tensors"], expected)
 
 
 def test_torch_s_async_save_writes_what_was_there_when_it_was_called(directory):

@@ -162,6 +162,33 @@ def write(path, by_torch, chunk_bytes):
     torch_save(state["model"]["tensors"], storage_writer=FileSystemWriter(by_torch))
 
 
+def write_compressed(path):
+    """Save tensors compressed, each parted along its first axis; and one that every rank holds whole."""
+    line = init_device_mesh("cpu", (distributed.get_world_size(),))
+    whole = compressible()
+    state = {name: distribute_tensor(tensor, line, [Shard(0)]) for name, tensor in whole.items()}
+    state["whole"] = whole["weights"]
+    save_sharded(path, {"tensors": state, "step": 7}, compression="bitshuffle-lz4")
+
+
+def compressible():
+    """Whole tensors: shrinking everywhere, nowhere, and only in what some ranks hold."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(-(2**62), 2**62, (1000, 16), generator=generator)
+    mostly = noise.clone()
+    mostly[:900] = 0
+    barely = noise.clone()
+    barely[:10] = 0
+    weights = torch.randn(1001, 304, generator=generator)
+    return {
+        "zeros": torch.zeros(999, 33),
+        "noise": noise,
+        "mostly": mostly,
+        "barely": barely,
+        "weights": weights,
+    }
+
+
 def write_in_background(path):
     """Let torch's own async save copy the tensors, then change them while it writes."""
     state = sharded(tensors(), distributed.get_world_size())

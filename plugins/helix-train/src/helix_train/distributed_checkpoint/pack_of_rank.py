@@ -48,8 +48,8 @@ def write_pack(path: Path, parts: Sequence[NamedPart]) -> Written:
     if not parts:
         return Written(path.name, 0, {})
     bare = [named.part for named in parts]
-    nbytes = packed_bytes(bare)
-    with PackWriter(path, nbytes) as pack:
+    with PackWriter(path, packed_bytes(bare)) as pack:
         extents = write_parts(pack, path.name, bare)
+        nbytes = pack.position
     keys = [(named.name, named.part.shard.key) for named in parts]
     return Written(path.name, nbytes, dict(zip(keys, extents, strict=True)))

@@ -13,6 +13,9 @@ import torch
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
 
 from helix_kernel.checkpoint import ArrayInfo
+from helix_kernel.checkpoint.arrays import describe
+from helix_kernel.checkpoint.choosing import is_worthwhile, trial
+from helix_kernel.checkpoint.compression import check_compression
 from helix_kernel.errors import ArgumentError, IncompatibleCheckpointError, nearest
 from helix_train.distributed_checkpoint.state_tree import (
     Leaf,
@@ -27,7 +30,7 @@ from helix_train.distributed_checkpoint.state_tree import (
 
 if TYPE_CHECKING:
     from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
-    from torch.distributed.checkpoint.planner import LoadPlan, SavePlan
+    from torch.distributed.checkpoint.planner import LoadPlan, SavePlan, WriteItem
 
     from helix_kernel.checkpoint.tree import Place
 
@@ -41,9 +44,29 @@ class TreeOfRank:
 
     Args:
         tree: The state as `state_tree.plain` returns it.
+        trials: Name of a tensor → how many bytes of the rank's pieces were tried to compress, and how many
+            they became.
     """
 
     tree: Any
+    trials: dict[str, tuple[int, int]] = attrs.Factory(dict)
+
+
+@attrs.frozen
+class Compressed:
+    """Which tensors are to be compressed: goes from rank 0 to every rank with its plan.
+
+    Args:
+        compression: How; None: none is.
+        names: Their names.
+    """
+
+    compression: str | None
+    names: frozenset[str]
+
+    def of(self, name: str) -> str | None:
+        """Return how a tensor is compressed; None: it is not."""
+        return self.compression if name in self.names else None
 
 
 @attrs.frozen
@@ -65,10 +88,19 @@ class HelixSavePlanner(DefaultSavePlanner):
     The state may nest mappings, lists and tuples of tensors, DTensors, numpy arrays, None, bool, int, float
     and str. What only some ranks hold is saved too. Anything else, and values that differ between ranks,
     are an `ArgumentError` that names them.
+
+    Args:
+        compression: As for ``helix_kernel.checkpoint.save``. Each rank tries some of what it holds of a
+            tensor; rank 0 decides for all.
+
+    Raises:
+        ArgumentError: There is no such compression.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, compression: str | None = None) -> None:
+        check_compression(compression)
         super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
+        self._compression = compression
 
     def set_up_planner(
         self,
@@ -85,19 +117,39 @@ class HelixSavePlanner(DefaultSavePlanner):
         """Return what this rank holds; see `SavePlanner`."""
         plan = super().create_local_plan()
         items = [item for item in plan.items if item.tensor_data and math.prod(item.tensor_data.chunk.sizes)]
-        self.plan = replace(plan, items=items, planner_data=self._tree)
+        data = attrs.evolve(self._tree, trials=self._trials(items) if self._compression else {})
+        self.plan = replace(plan, items=items, planner_data=data)
         return self.plan
 
     def create_global_plan(self, all_plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
         """Return who writes what, and as its ``planner_data`` the whole state; see `SavePlanner`."""
         whole = described(merged([plan.planner_data.tree for plan in all_plans]))
         stored = {leaf.stored for leaf in whole.leaves.values()}
+        compressed = Compressed(self._compression, _worthwhile([plan.planner_data for plan in all_plans]))
         plans = [
-            replace(plan, items=[item for item in plan.items if item.index.fqn in stored], planner_data=None)
+            replace(
+                plan, items=[item for item in plan.items if item.index.fqn in stored], planner_data=compressed
+            )
             for plan in all_plans
         ]
         plans, metadata = super().create_global_plan(plans)
         return plans, replace(metadata, planner_data=whole)
+
+    def _trials(self, items: list[WriteItem]) -> dict[str, tuple[int, int]]:
+        trials: dict[str, tuple[int, int]] = {}
+        for item in items:
+            name, tensor = item.index.fqn, self.resolve_data(item)
+            tried, became = trial(tensor, describe(tensor, name)[1])
+            before = trials.get(name, (0, 0))
+            trials[name] = (before[0] + tried, before[1] + became)
+        return trials
+
+
+def _worthwhile(ranks: list[TreeOfRank]) -> frozenset[str]:
+    """Return the tensors of which all ranks together found that they are worth compressing."""
+    names = {name for rank in ranks for name in rank.trials}
+    sums = {name: zip(*(rank.trials.get(name, (0, 0)) for rank in ranks), strict=True) for name in names}
+    return frozenset(name for name, columns in sums.items() if is_worthwhile(*map(sum, columns)))
 
 
 class HelixLoadPlanner(DefaultLoadPlanner):

@@ -30,6 +30,7 @@ def save_sharded(
     state: Mapping[str, Any],
     *,
     attributes: Mapping[str, Any] | None = None,
+    compression: str | None = None,
     process_group: ProcessGroup | None = None,
 ) -> None:
     """Write a checkpoint of what the ranks hold together; every rank of the group calls it.
@@ -41,6 +42,7 @@ def save_sharded(
         path: The directory to make, on a file system that all ranks share; that of rank 0 counts.
         state: See `HelixSavePlanner`; objects with ``state_dict`` stand for what that returns.
         attributes: See ``helix_kernel.checkpoint.save``; those of rank 0 count.
+        compression: The same; each tensor is compressed on all ranks or on none.
         process_group: The ranks; all if left out.
 
     Raises:
@@ -55,7 +57,7 @@ def save_sharded(
             save(
                 dict(state),
                 storage_writer=writer,
-                planner=HelixSavePlanner(),
+                planner=HelixSavePlanner(compression=compression),
                 process_group=process_group,
             )
     finally:

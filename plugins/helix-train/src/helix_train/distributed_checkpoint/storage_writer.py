@@ -24,7 +24,7 @@ from helix_kernel.checkpoint.writer import Content, pack_name
 from helix_kernel.errors import ArgumentError, CheckpointError
 from helix_train.distributed_checkpoint.grid import cells, grid_of
 from helix_train.distributed_checkpoint.pack_of_rank import NamedPart, Written, write_pack
-from helix_train.distributed_checkpoint.planners import TreeOfRank
+from helix_train.distributed_checkpoint.planners import Compressed, TreeOfRank
 
 if TYPE_CHECKING:
     import os
@@ -58,6 +58,7 @@ class HelixStorageWriter(StorageWriter):
         self._directory = ExitStack()
         self._temporary = self.path
         self._grids: dict[str, tuple[int, ...]] = {}
+        self._compressed = Compressed(None, frozenset())
 
     def reset(self, checkpoint_id: str | os.PathLike[str] | None = None) -> None:
         """Begin anew, at another path if one is given."""
@@ -97,10 +98,13 @@ class HelixStorageWriter(StorageWriter):
             CheckpointError: The path exists, or the directory cannot be made.
         """
         self._grids = {name: grid_of(name, size, pieces) for name, size, pieces in _pieces_of_tensors(plans)}
+        self._compressed = plans[0].planner_data
         sweep(self.path.parent, self.path.name)
         self._temporary = self._directory.enter_context(new_directory(self.path)).absolute()
         return [
-            replace(plan, storage_data=_Task(self._temporary / pack_name(rank), self._grids))
+            replace(
+                plan, storage_data=_Task(self._temporary / pack_name(rank), self._grids, self._compressed)
+            )
             for rank, plan in enumerate(plans)
         ]
 
@@ -111,7 +115,7 @@ class HelixStorageWriter(StorageWriter):
             CheckpointError: The system refuses.
         """
         task: _Task = plan.storage_data
-        parts = [part for item in plan.items for part in _parts(item, planner, task.grids)]
+        parts = [part for item in plan.items for part in _parts(item, planner, task)]
         try:
             written = write_pack(task.pack, parts)
         except OSError as error:
@@ -133,7 +137,8 @@ class HelixStorageWriter(StorageWriter):
 
         def stored(leaf: Leaf) -> StoredArray:
             name = leaf.stored or leaf.name
-            layout = Layout.of(leaf.shape, DTYPES[leaf.dtype], self._grids.get(name))
+            whole_layout = Layout.of(leaf.shape, DTYPES[leaf.dtype], self._grids.get(name))
+            layout = whole_layout.compressed(self._compressed.of(name))
             return StoredArray(layout, tuple(extents[name, shard.key] for shard in layout.shards))
 
         manifest = Manifest(
@@ -173,10 +178,12 @@ class _Task:
     Args:
         pack: The pack that it is to write.
         grids: Name of a tensor → shape of the cells that it is stored in.
+        compressed: Which tensors are compressed.
     """
 
     pack: Path
     grids: dict[str, tuple[int, ...]]
+    compressed: Compressed
 
 
 def _pieces_of_tensors(
@@ -192,14 +199,15 @@ def _pieces_of_tensors(
     yield from ((name, size, pieces[name]) for name, size in sizes.items())
 
 
-def _parts(item: WriteItem, planner: SavePlanner, grids: dict[str, tuple[int, ...]]) -> Iterator[NamedPart]:
+def _parts(item: WriteItem, planner: SavePlanner, task: _Task) -> Iterator[NamedPart]:
     """Yield the shards that one rank's piece of a tensor consists of."""
     assert item.tensor_data is not None
     piece, name = item.tensor_data.chunk, item.index.fqn
     tensor = planner.resolve_data(item)
     assert isinstance(tensor, torch.Tensor)
     _, dtype = describe(tensor, name)
-    layout = Layout.of(item.tensor_data.size, dtype, grids[name])
+    whole = Layout.of(item.tensor_data.size, dtype, task.grids[name])
+    layout = whole.compressed(task.compressed.of(name))
     for shard in cells(layout, piece):
         starts = [low - first for low, first in zip(shard.origin, piece.offsets, strict=True)]
         index = tuple(slice(low, low + n) for low, n in zip(starts, shard.shape, strict=True))
