@@ -36,6 +36,8 @@ def test_json_lists_each_array_by_name_with_its_digest(run, capsys):
         "shape": [2, 1024],
         "dtype": "float32",
         "bytes": 8192,
+        "stored_bytes": 8196,
+        "compression": None,
         "digest": checkpoint.digest("model/embedding/weight"),
         "sha256": checkpoint.sha256("model/embedding/weight"),
     }
