@@ -5,6 +5,7 @@ from __future__ import annotations
 SECTIONS = {
     "model": "helix-ssm",
     "data": "helix-data",
+    "loader": "helix-data",
     "loss": "helix-train",
     "optimizer": "helix-train",
     "schedule": "helix-train",
@@ -64,6 +65,7 @@ COMPONENTS = {
         "helix-ssm",
     )
     | dict.fromkeys(("fsq", "quantised-autoencoder", "rvq", "vq"), "helix-data"),
+    "loader": {"prefetch": "helix-data"},
     "logger": dict.fromkeys(("csv", "mlflow", "tensorboard", "wandb"), "helix-train"),
     "loss": dict.fromkeys(
         ("bce-with-logits", "cross-entropy", "focal", "l1", "mse", "smooth-l1"), "helix-train"

@@ -23,6 +23,14 @@ def helix_kinds() -> list[Kind]:
             section="tokenizer",
             default="bytes",
         ),
+        Kind(
+            name="loader",
+            plural="loaders",
+            summary="How batches reach the trainer: made when asked for, or ahead of it",
+            section="loader",
+            default="prefetch",
+            context=("dataset", "seed", "rank", "world_size"),
+        ),
     ]
 
 
@@ -94,6 +102,19 @@ def helix_layers() -> list[Component]:
             config="helix_data.quantizers.config:QuantisedAutoencoderConfig",
             summary="Bytes to codes and back, through any quantizer and layers of any kind",
             requires=("helix-data[quantizers]",),
+        ),
+    ]
+
+
+@helix_kernel.hookimpl
+def helix_loaders() -> list[Component]:
+    """Return the loaders of this distribution."""
+    return [
+        Component(
+            name="prefetch",
+            target="helix_data.loading.prefetch:Prefetch",
+            config="helix_data.loading.config:PrefetchConfig",
+            summary="Batches in order, made when asked for or ahead by processes, the same to the bit",
         ),
     ]
 
