@@ -27,6 +27,7 @@ COMPONENTS = {
         "export": "helix-ssm",
         "generate": "helix-train",
         "import": "helix-ssm",
+        "tokenizer": "helix-data",
         "train": "helix-train",
     },
     "dataset": dict.fromkeys(
@@ -114,7 +115,7 @@ COMPONENTS = {
         "helix-train",
     ),
     "schedule": dict.fromkeys(("constant", "cosine", "exponential", "linear"), "helix-train"),
-    "tokenizer": dict.fromkeys(("bytes", "hf-tokenizer"), "helix-data"),
+    "tokenizer": dict.fromkeys(("byte-pair", "bytes", "hf-tokenizer"), "helix-data"),
     "trainer": {"trainer": "helix-train"},
 }
 

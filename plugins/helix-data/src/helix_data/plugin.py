@@ -136,4 +136,23 @@ def helix_tokenizers() -> list[Component]:
             summary="A tokenizer.json of the library tokenizers, as Hugging Face models have",
             requires=("helix-data[tokenizers]",),
         ),
+        Component(
+            name="byte-pair",
+            target="helix_data.byte_pair:BytePair",
+            config="helix_data.byte_pair_config:BytePairConfig",
+            summary="Byte-pair encoding of any bytes, by what helix tokenizer train writes",
+            requires=("helix-data[tokenizers]",),
+        ),
+    ]
+
+
+@helix_kernel.hookimpl
+def helix_commands() -> list[Component]:
+    """Return the commands of this distribution."""
+    return [
+        Component(
+            name="tokenizer",
+            target="helix_data.byte_pair_commands:tokenizer",
+            summary="Train a byte-pair tokenizer on files, or show one: helix tokenizer train OUT PATHS",
+        ),
     ]

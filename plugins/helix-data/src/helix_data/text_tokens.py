@@ -14,15 +14,15 @@ from helix_data.byte_tokenizer import ByteTokenizer
 from helix_data.config import check_sizes
 from helix_data.sources import open_corpus, origin_of
 from helix_data.text_bytes import Batch
+from helix_data.text_pieces import next_character, pieces_of_lines
 from helix_data.windows import Windows, check_length
 from helix_kernel.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from helix_data.byte_stream import Bytes, ByteStream
     from helix_data.byte_tokenizer import Tokenizer
     from helix_data.config import Source
 
@@ -69,7 +69,7 @@ class TextTokens:
         self._origin = origin_of(source, paths)
         self._stream = open_corpus(source, paths)
         size = len(self._stream)
-        self._cut = _next_character(self._stream, size - int(size * validation_fraction))
+        self._cut = next_character(self._stream, size - int(size * validation_fraction))
         self._train, self._held_out = self._encode(0, self._cut), self._encode(self._cut, size)
         check_length(
             self._origin,
@@ -138,7 +138,7 @@ class TextTokens:
         # The smallest type that holds every id.
         dtype = np.min_scalar_type(max(self.vocab_size - 1, 255))
         parts = [np.empty(0, dtype)]
-        for piece in _lines(self._stream, start, stop):
+        for piece in pieces_of_lines(self._stream, start, stop, size=_PIECE):
             try:
                 parts.append(self.tokenizer.encode(piece.tobytes()).astype(dtype))
             except ArgumentError as error:
@@ -147,23 +147,3 @@ class TextTokens:
         tokens = np.concatenate(parts)
         tokens.flags.writeable = False
         return tokens
-
-
-def _lines(stream: ByteStream, start: int, stop: int) -> Iterator[Bytes]:
-    """Yield the bytes of a span in pieces that end where a line does, or else a character."""
-    while start < stop:
-        end = min(start + _PIECE, stop)
-        piece = stream.read(start, end)
-        if end < stop:
-            newlines = np.flatnonzero(piece == ord("\n"))
-            end = start + int(newlines[-1]) + 1 if newlines.size else _next_character(stream, end)
-            piece = stream.read(start, end)
-        yield piece
-        start = end
-
-
-def _next_character(stream: ByteStream, place: int) -> int:
-    """Return the first place from `place` on at which a character of UTF-8 begins, at most 3 bytes on."""
-    ahead = stream.read(place, min(place + 4, len(stream)))
-    begins = np.flatnonzero((ahead & 0xC0) != 0x80)
-    return place + (int(begins[0]) if begins.size else len(ahead))
