@@ -45,8 +45,9 @@ class Loss(nn.Module, ABC):
                 False counts for nothing, be it NaN or out of range; nor does it get a gradient.
 
         Returns:
-            A scalar, or with ``reduction="none"`` the target's shape with 0 under False. The mean
-            over no elements at all is 0.
+            A scalar, or with ``reduction="none"`` the target's shape with 0 under False. The mean is
+            over elements and not over rows, so a row that is masked throughout is as if it were not
+            there; over no elements at all it is 0.
 
         Raises:
             ArgumentError: A shape, dtype or value does not fit.

@@ -19,8 +19,10 @@ Activation = Literal["sigmoid", "softmax"]
 class CrossEntropy(Loss):
     """Negative log-likelihood of integer targets under softmax, in nats.
 
-    Prediction is (..., V) logits and target (...) of any integer dtype, 0 to V - 1. The range is
-    checked on the CPU only; on a GPU looking would mean waiting, and torch itself traps there.
+    Prediction is (..., V) logits and target (...) of any integer dtype, 0 to V - 1; targets are classes,
+    never probabilities. The range is checked on the CPU only; on a GPU looking would mean waiting, and
+    torch itself traps there. A logit of -inf rules a class out and does no harm to the gradients of others;
+    as a target, such a class costs inf.
 
     Args:
         label_smoothing: Probability that is spread evenly over all classes (Szegedy et al. 2016,
