@@ -116,6 +116,10 @@ class ByteStream:
         self._ends = list(accumulate(segment.size for segment in self._segments))
         self._load = lru_cache(maxsize=_MAX_OPEN_MAPS)(self._load_segment)
 
+    def __reduce__(self) -> tuple[type[ByteStream], tuple[tuple[Segment, ...]]]:
+        # Another process maps the files itself.
+        return ByteStream, (self._segments,)
+
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
@@ -154,8 +158,15 @@ class ByteStream:
             (K, width) uint8.
         """
         windows = np.empty((len(starts), width), dtype=np.uint8)
-        for row, start in zip(windows, starts.tolist(), strict=True):
-            filled = 0
+        ends = np.asarray(self._ends)
+        segments = np.searchsorted(ends, starts, side="right")
+        is_whole = starts + width <= ends[segments]
+        for index in np.unique(segments[is_whole]).tolist():
+            rows = np.flatnonzero(is_whole & (segments == index))
+            begin = self._ends[index] - self._segments[index].size
+            windows[rows] = _every_window(self._load(index), width)[starts[rows] - begin]
+        for number in np.flatnonzero(~is_whole).tolist():
+            row, start, filled = windows[number], int(starts[number]), 0
             for piece in self.pieces(start, start + width):
                 row[filled : filled + piece.size] = piece
                 filled += piece.size
@@ -171,3 +182,8 @@ class ByteStream:
 
     def _load_segment(self, index: int) -> Bytes:
         return self._segments[index].load()
+
+
+def _every_window(data: Bytes, width: int) -> Bytes:
+    """Return the windows that begin at each byte, (N - width + 1, width), all of them views."""
+    return np.ndarray((data.size - width + 1, width), np.uint8, buffer=data.data, strides=(1, 1))

@@ -64,6 +64,7 @@ class LabelledFiles:
     """
 
     vocab_size = 256
+    draws = False
     # Targets are no text, so that there are no bits of a byte.
     tokens_per_byte = None
 
@@ -84,7 +85,6 @@ class LabelledFiles:
             for place, index in enumerate(order.tolist()):
                 part = self._held_out if place < n_held_out else self._train
                 part.append(_Example(files[index], label))
-        self._epoch = lru_cache(maxsize=4)(self._plan_epoch)
 
     @property
     def n_classes(self) -> int:
@@ -134,10 +134,7 @@ class LabelledFiles:
 
     def _example(self, seed: int, number: int) -> _Example:
         epoch, place = divmod(number, len(self._train))
-        return self._train[int(self._epoch(seed, epoch)(np.array([place]))[0])]
-
-    def _plan_epoch(self, seed: int, epoch: int) -> Shuffle:
-        return Shuffle(len(self._train), seed=seed, stream=epoch)
+        return self._train[int(_order(len(self._train), seed, epoch)(np.array([place]))[0])]
 
     def _read(self, examples: Sequence[_Example]) -> LabelledBatch:
         inputs = np.zeros((len(examples), self.seq_len), dtype=np.int64)
@@ -148,3 +145,8 @@ class LabelledFiles:
             mask[row, : len(data)] = True
         targets = torch.tensor([example.label for example in examples])
         return LabelledBatch(torch.from_numpy(inputs), targets, torch.from_numpy(mask))
+
+
+@lru_cache(maxsize=16)
+def _order(n_files: int, seed: int, epoch: int) -> Shuffle:
+    return Shuffle(n_files, seed=seed, stream=epoch)

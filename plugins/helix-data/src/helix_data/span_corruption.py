@@ -71,6 +71,7 @@ class SpanCorruption:
     """
 
     vocab_size = MASK_ID + 1
+    draws = False
 
     def __init__(
         self,

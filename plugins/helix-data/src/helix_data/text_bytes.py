@@ -57,6 +57,7 @@ class TextBytes:
     """
 
     vocab_size = 256
+    draws = False
 
     def __init__(
         self,

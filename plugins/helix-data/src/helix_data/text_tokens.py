@@ -52,6 +52,8 @@ class TextTokens:
         DataError: The corpus is missing, empty, unreadable, too short, or no text to the tokenizer.
     """
 
+    draws = False
+
     def __init__(
         self,
         *,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Keeps the words that place an epoch's windows apart from those that shuffle them.
 _OFFSET_STREAM = 1 << 63
+# Windows that are placed together: for a few, the time goes into calls and not into numbers.
+_BLOCK = 1024
 
 
 class Windows:
@@ -37,7 +39,6 @@ class Windows:
         self._n_tokens = n_tokens
         self._seq_len = seq_len
         self._batch_size = batch_size
-        self._epoch = lru_cache(maxsize=4)(self._plan_epoch)
 
     @property
     def per_epoch(self) -> int:
@@ -69,17 +70,11 @@ class Windows:
         starts = []
         while count:
             epoch, place = divmod(first, self.per_epoch)
-            here = min(count, self.per_epoch - place)
-            offset, shuffle = self._epoch(seed, epoch)
-            starts.append(shuffle(np.arange(place, place + here)) * self._seq_len + offset)
-            first, count = first + here, count - here
+            block, skipped = divmod(place, _BLOCK)
+            found = _starts_of_block(self._n_tokens, self._seq_len, self.per_epoch, seed, epoch, block)
+            starts.append(found[skipped : skipped + count])
+            first, count = first + len(starts[-1]), count - len(starts[-1])
         return np.concatenate(starts)
-
-    def _plan_epoch(self, seed: int, epoch: int) -> tuple[int, Shuffle]:
-        """Return the first token of the epoch's first window, and the order of its windows."""
-        slack = self._n_tokens - 1 - self.per_epoch * self._seq_len
-        offset = int(philox_words(seed, _OFFSET_STREAM + epoch, 1)[0]) % (slack + 1)
-        return offset, Shuffle(self.per_epoch, seed=seed, stream=epoch)
 
 
 def check_length(
@@ -111,3 +106,21 @@ def check_length(
             f"out {n_held_out}, and 2 are the fewest that can be predicted; give more text, a larger "
             "validation_fraction, or 0 to hold out nothing"
         )
+
+
+@lru_cache(maxsize=64)
+def _starts_of_block(
+    n_tokens: int, seq_len: int, n_windows: int, seed: int, epoch: int, block: int
+) -> NDArray[np.int64]:
+    """Return where the windows of a block of an epoch begin, (K,)."""
+    offset, shuffle = _plan_epoch(n_tokens, seq_len, n_windows, seed, epoch)
+    places = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, n_windows))
+    return shuffle(places) * seq_len + offset
+
+
+@lru_cache(maxsize=16)
+def _plan_epoch(n_tokens: int, seq_len: int, n_windows: int, seed: int, epoch: int) -> tuple[int, Shuffle]:
+    """Return the first token of the epoch's first window, and the order of its windows."""
+    slack = n_tokens - 1 - n_windows * seq_len
+    offset = int(philox_words(seed, _OFFSET_STREAM + epoch, 1)[0]) % (slack + 1)
+    return offset, Shuffle(n_windows, seed=seed, stream=epoch)

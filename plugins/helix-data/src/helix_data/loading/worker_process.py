@@ -175,8 +175,8 @@ def _shared_memory(n_slots: int, slot_size: int) -> torch.Tensor:
         return memory.share_memory_()  # type: ignore[no-untyped-call, no-any-return]
     except RuntimeError as error:
         raise HelixError(
-            f"there is no shared memory for {n_slots} batches of {slot_size:,} bytes: {error}; enlarge "
-            "/dev/shm, lower loader.prefetch or loader.workers, or set loader.workers=0"
+            f"there is no shared memory for {n_slots} batches of {slot_size:,} bytes: {error}; give /dev/shm "
+            "more room, lower loader.prefetch or loader.workers, or set loader.workers=0"
         ) from error
 
 
