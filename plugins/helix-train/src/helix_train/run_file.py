@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 RUN_FILE = "run.json"
 Ending = Literal["done", "failed", "interrupted"]
-_STATUSES = ("running", "done", "failed", "interrupted")
+_STATUSES = ("running", "done", "failed", "interrupted", "unknown")
 _NUMBER = instance_of((int, float))
 _TABLE = instance_of(dict)
 _FIGURES = optional(deep_mapping(instance_of(str), optional(_NUMBER), _TABLE))
@@ -35,7 +35,8 @@ class RunRecord:
     """What ``run.json`` tells of a run.
 
     Args:
-        status: "running" until the run ended, and for ever where it was killed; see `state`.
+        status: "running" until the run ended, and for ever where it was killed, see `state`; "done", "failed"
+            or "interrupted"; "unknown" of a run from before there was such a file.
         started_at: When it first began, in UTC.
         updated_at: When this was written.
         ended_at: When it ended.
