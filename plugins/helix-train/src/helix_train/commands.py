@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from helix_kernel import load_config
-from helix_kernel.errors import InputError
+from helix_kernel.errors import HelixError, InputError
 from helix_kernel.restore import OpenedModel, SavedRun, Weights, open_model
 
 if TYPE_CHECKING:
@@ -19,35 +19,27 @@ if TYPE_CHECKING:
     from helix_train.evaluation import Evaluation
 
 
-def train(file: str, /, *overrides: str, json: bool = False) -> None:
+def train(
+    file: str, /, *overrides: str, dry_run: bool = False, verify_resume: bool = False, json: bool = False
+) -> None:
     """Train what a config describes.
 
     Args:
         file: The TOML file.
         overrides: Assignments such as ``model.d_model=512`` or ``trainer.resume=true``.
+        dry_run: Take a few steps, write nothing, and say what the run will take: time, memory, disk.
+        verify_resume: Train a few steps in one go and, beside it, killed and resumed, and compare; in a
+            temporary folder.
         json: Print one JSON object at the end.
     """
-    from helix_train.interruption import InterruptedRunError
-    from helix_train.progress import Progress
-
-    config = load_config(file, overrides)
-    trainer = config.kernel.build("trainer", config["trainer"], config=config)
-    try:
-        result = trainer.fit(Progress())
-    except InterruptedRunError as error:
-        error.add_note(f"go on with: {_resuming(file, overrides)}")
-        raise
-    measured = _measures(result.evaluation) if result.evaluation else {"bits_per_byte": None}
-    _print(
-        {
-            "step": result.step,
-            **{name: measured[name] for name in ("bits_per_byte", "accuracy") if name in measured},
-            "checkpoint": str(result.checkpoint),
-            "metrics": str(result.metrics),
-            "plot": str(result.plot) if result.plot else None,
-        },
-        as_json=json,
-    )
+    if dry_run and verify_resume:
+        raise InputError("--dry-run and --verify-resume are both given; leave one of them out")
+    if verify_resume:
+        _verify_resume(file, overrides, as_json=json)
+    elif dry_run:
+        _dry_run(file, overrides, as_json=json)
+    else:
+        _train(file, overrides, as_json=json)
 
 
 def evaluate(
@@ -147,8 +139,62 @@ def generate(
     sys.stdout.buffer.write(b"\n")
 
 
-def _resuming(file: str, overrides: Sequence[str]) -> str:
+def _train(file: str, overrides: Sequence[str], *, as_json: bool) -> None:
+    from helix_train.interruption import InterruptedRunError
+    from helix_train.progress import Progress
+
+    config = load_config(file, overrides)
+    trainer = config.kernel.build("trainer", config["trainer"], config=config)
+    try:
+        result = trainer.fit(Progress())
+    except InterruptedRunError as error:
+        if trainer.ranks.is_first:
+            error.add_note(f"go on with: {_resuming(file, overrides, trainer.ranks.world_size)}")
+        raise
+    if not trainer.ranks.is_first:
+        return
+    if not trainer.ranks.is_first:
+        return
+    measured = _measures(result.evaluation) if result.evaluation else {"bits_per_byte": None}
+    _print(
+        {
+            "step": result.step,
+            **{name: measured[name] for name in ("bits_per_byte", "accuracy") if name in measured},
+            "checkpoint": str(result.checkpoint),
+            "metrics": str(result.metrics),
+            "plot": str(result.plot) if result.plot else None,
+        },
+        as_json=as_json,
+    )
+
+
+def _dry_run(file: str, overrides: Sequence[str], *, as_json: bool) -> None:
+    from helix_train.dry_run import dry_run
+
+    config = load_config(file, overrides)
+    trainer = config.kernel.build("trainer", config["trainer"], config=config)
+    forecast = dry_run(trainer)
+    _print(attrs.asdict(forecast), as_json=as_json)
+    for warning in forecast.warnings():
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _verify_resume(file: str, overrides: Sequence[str], *, as_json: bool) -> None:
+    from helix_train.verification import verify_resume
+
+    found = verify_resume(file, overrides)
+    _print({"exact": not found.differences, **attrs.asdict(found)}, as_json=as_json)
+    if found.differences:
+        raise HelixError(
+            f"the resumed run is another in {len(found.differences)} ways; see docs/training.md for what a "
+            "resume cannot keep"
+        )
+
+
+def _resuming(file: str, overrides: Sequence[str], world_size: int) -> str:
     """Return the command that goes on with a run, as a shell would take it."""
+    if world_size > 1:
+        return "the same torchrun command, with trainer.resume=true at its end"
     kept = [override for override in overrides if not override.startswith("trainer.resume=")]
     return shlex.join(["helix", "train", file, *kept, "trainer.resume=true"])
 
@@ -209,5 +255,14 @@ def _print(results: dict[str, Any], *, as_json: bool) -> None:
         print(_json.dumps(results))
         return
     for key, value in results.items():
-        shown = f"{value:.4f}" if isinstance(value, float) else "-" if value is None else value
-        print(f"{key.replace('_', ' '):<14} {shown}")
+        print(f"{key.replace('_', ' '):<14} {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == ():
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, tuple):
+        return "\n  ".join(["", *value])
+    return f"{value:,}" if type(value) is int and value >= 10_000 else str(value)

@@ -1,0 +1,154 @@
+"""Measures a few steps of a run and foresees the rest, before anything long begins."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import statistics
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+from torch.utils._pytree import tree_leaves
+
+from helix_kernel.errors import HelixError, InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from helix_train.trainer import Trainer
+
+
+@attrs.frozen(kw_only=True)
+class Forecast:
+    """What a run will take.
+
+    Args:
+        parameters: How many the model has, all of them.
+        trainable: How many of them are trained.
+        tokens_per_step: Tokens of a step.
+        flops_per_step: Floating-point operations of a step, as `helix_train.speed.count_flops` counts them.
+        seconds_per_step: Median time of a step.
+        hours: Time of all steps that are left, without validations and checkpoints.
+        peak_memory: The most bytes that the process has held so far: on an accelerator of its memory, else of
+            the machine's.
+        checkpoint_size: Bytes of a checkpoint.
+        checkpoints: Bytes of all that stay on disk at once, one that is being written among them.
+        disk_free: Bytes that the disk has free for them.
+    """
+
+    parameters: int
+    trainable: int
+    tokens_per_step: int
+    flops_per_step: int
+    seconds_per_step: float
+    hours: float
+    peak_memory: int
+    checkpoint_size: int
+    checkpoints: int
+    disk_free: int
+
+    def warnings(self) -> list[str]:
+        """Return what will go wrong, a line each."""
+        if self.checkpoints <= self.disk_free:
+            return []
+        full = (
+            f"the disk will be full: checkpoints take {self.checkpoints:,} bytes and {self.disk_free:,} are "
+            "free; lower trainer.keep, or choose another trainer.out"
+        )
+        return [full]
+
+
+def dry_run(trainer: Trainer, *, steps: int = 5) -> Forecast:
+    """Take a few steps of a run, as it would begin, and write nothing.
+
+    The trainer has been trained a little by it, so it is of no other use afterwards.
+
+    Args:
+        trainer: As built from the config.
+        steps: How many, at least 2: the first warms up and is not counted.
+
+    Raises:
+        HelixError: A step takes more memory than the device has.
+    """
+    flops = trainer.count_flops()
+    trainer.model.train()
+    seconds = statistics.median(_timed_step(trainer, number) for number in range(steps)[1:])
+    size = state_size(trainer.state())
+    left = max(0, trainer.steps - (trainer.start.step if trainer.start else 0))
+    parameters = list(trainer.model.parameters())
+    return Forecast(
+        parameters=sum(parameter.numel() for parameter in parameters),
+        trainable=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        tokens_per_step=trainer.tokens_per_step,
+        flops_per_step=flops,
+        seconds_per_step=seconds,
+        hours=seconds * left / 3600,
+        peak_memory=_peak_memory(trainer.ranks.device),
+        checkpoint_size=size,
+        checkpoints=size * _kept_at_once(trainer),
+        disk_free=disk_free(trainer.out),
+    )
+
+
+def check_disk(out: Path, size: int) -> None:
+    """Raise `InputError` where not even one checkpoint has room.
+
+    Args:
+        out: The run's directory; need not exist.
+        size: Bytes of a checkpoint.
+    """
+    if (free := disk_free(out)) < size:
+        raise InputError(
+            f"trainer.out: {str(out)!r} has {free:,} bytes free, and a checkpoint takes {size:,}; make room, "
+            "or choose another trainer.out"
+        )
+
+
+def disk_free(path: Path) -> int:
+    """Return the bytes that are free where a path lies, or will lie."""
+    there = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    return shutil.disk_usage(there).free
+
+
+def state_size(state: Any) -> int:
+    """Return the bytes of all tensors and arrays of a state; tied ones count once."""
+    leaves = {id(leaf): leaf.nbytes for leaf in tree_leaves(state) if hasattr(leaf, "nbytes")}
+    return sum(leaves.values())
+
+
+def _timed_step(trainer: Trainer, number: int) -> float:
+    begun = time.perf_counter()
+    try:
+        trainer.try_loss(number)
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad(set_to_none=True)
+    except torch.OutOfMemoryError as error:
+        raise HelixError(out_of_memory(error)) from error
+    if trainer.ranks.device.type != "cpu":
+        torch.accelerator.synchronize()
+    return time.perf_counter() - begun
+
+
+def out_of_memory(error: torch.OutOfMemoryError) -> str:
+    """Return what to say of a step that the device's memory is too small for."""
+    reason = str(error).partition(". ")[0]
+    return (
+        f"a step needs more memory than the device has ({reason}); lower data.batch_size and raise "
+        "trainer.accumulate, or set trainer.activation_checkpointing=true, or trainer.chunk_len"
+    )
+
+
+def _kept_at_once(trainer: Trainer) -> int:
+    options = trainer.options
+    round_ones = options.steps // options.keep_every if options.keep_every else 0
+    return options.keep + options.keep_best + round_ones + 1
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
