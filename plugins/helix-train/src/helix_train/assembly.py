@@ -90,7 +90,8 @@ def assemble(options: TrainerConfig, ranks: Ranks, *, resumes: bool) -> Parts:
         check_streams(model, instead="whole sequences (trainer.chunk_len=0)")
     _require_one_number(config["loss"])
     loss = kernel.build("loss", config["loss"]).to(ranks.device)
-    runs = ranks.prepare(model)
+    runs = ranks.prepare(model, streams=options.chunk_len > 0)
+    ranks.seed_apart(options.seed)
     precision = Precision(options.precision, ranks.device.type)
     return Parts(
         dataset=dataset,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 import torch
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ class Clipping:
 
     def __call__(self, parameters: Iterable[torch.nn.Parameter]) -> Tensor:
         """Clip gradients in place and return the norm that they had before, a scalar."""
-        own = [parameter for parameter in parameters if parameter.grad is not None]
+        return _whole(self._clip([parameter for parameter in parameters if parameter.grad is not None]))
+
+    def _clip(self, own: Sequence[torch.nn.Parameter]) -> Tensor:
         if not (self.adaptive or self.value):
             return clip_grad_norm_(own, self.norm or math.inf)
         before = torch.nn.utils.get_total_norm([p.grad for p in own if p.grad is not None])
@@ -57,6 +60,11 @@ def clip_adaptively(parameters: Sequence[torch.nn.Parameter], limit: float) -> N
         allowed = _row_norms(parameter).clamp(min=_LEAST_WEIGHT) * limit
         norms = _row_norms(gradient)
         gradient.mul_(torch.where(norms > allowed, allowed / norms, 1.0).to(gradient.dtype))
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """Return a tensor as it is, or what ranks that share it hold together."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def _row_norms(tensor: Tensor) -> Tensor:

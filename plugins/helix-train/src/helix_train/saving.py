@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import torch
 
-from helix_kernel import checkpoint as checkpoints
 from helix_kernel.checkpoint import Retention
 from helix_kernel.errors import IncompatibleCheckpointError
 from helix_kernel.nesting import flatten, nest
 from helix_kernel.restore import load_weights
-from helix_train.state import load_optimizer_state, load_rng_state, optimizer_state, rng_state
+from helix_train.state import load_optimizer_state, optimizer_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -43,18 +42,20 @@ class Place:
 
 @attrs.frozen(kw_only=True)
 class Learner:
-    """All that changes as a run trains, but for the random numbers of the process.
+    """All that changes as a run trains.
 
     Args:
         model: Its weights and buffers.
         optimizer: Its moments.
         precision: Its loss scale.
+        ranks: Their random numbers.
         callbacks: Their states.
     """
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     precision: Precision
+    ranks: Ranks
     callbacks: Sequence[Callback] = ()
 
     def state(self, place: Place) -> dict[str | int, Any]:
@@ -62,7 +63,7 @@ class Learner:
         state: dict[str | int, Any] = {
             "model": nest(self.model.state_dict()),
             "optimizer": optimizer_state(self.optimizer, self.model),
-            "rng": rng_state(),
+            "rng": self.ranks.rng_state(),
             "data": {"rows": torch.tensor(place.rows), "reseeds": place.reseeds},
             "step": place.step,
             "loss_scale": self.precision.state_dict(),
@@ -83,7 +84,8 @@ class Learner:
             batch_size: Rows of a batch, by which the first checkpoints counted.
 
         Returns:
-            Where the run stood, and a line for each callback that the checkpoint or the config lacks.
+            Where the run stood, and a line for each callback that the checkpoint or the config lacks, and
+            where ranks cannot go on with the saved random numbers.
 
         Raises:
             IncompatibleCheckpointError: The checkpoint is of another architecture or optimizer.
@@ -93,13 +95,13 @@ class Learner:
                 f"{checkpoint} holds the state of the optimizer {optimizer!r}, optimizer.use is "
                 f"{chosen.component.qualified!r}; set it back, or begin a run with trainer.resume=false"
             )
-        state = checkpoints.load(checkpoint, as_torch=True)
+        state = self.ranks.load(checkpoint, self.model)
         load_weights(self.model, state["model"], str(checkpoint))
         load_optimizer_state(self.optimizer, self.model, state["optimizer"], options=chosen.arguments)
-        load_rng_state(state["rng"])
+        notes = self.ranks.load_rng_state(state["rng"], step=int(state["step"]))
         if "loss_scale" in state:  # younger than the first checkpoints
             self.precision.load_state_dict(state["loss_scale"])
-        notes = self._restore_callbacks(state.get("callbacks", {}), state.get("averaged"))
+        notes += self._restore_callbacks(state.get("callbacks", {}), state.get("averaged"))
         data = state["data"]
         rows = data["rows"] if "rows" in data else data["position"] * batch_size
         place = Place(step=int(state["step"]), rows=int(rows), reseeds=int(data.get("reseeds", 0)))

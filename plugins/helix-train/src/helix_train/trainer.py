@@ -10,32 +10,32 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import attrs
 
 from helix_kernel.errors import HelixError
+from helix_train.accumulation import Accumulation
 from helix_train.assembly import assemble
 from helix_train.batches import Batches
 from helix_train.callbacks.base import Gradients, Verdict
 from helix_train.clipping import Clipping
 from helix_train.config import TrainerConfig
 from helix_train.determinism import deterministic_algorithms
-from helix_train.device import choose_device
 from helix_train.evaluation import Evaluation, evaluate_dataset
 from helix_train.interruption import InterruptedRunError, noticed_interruption
 from helix_train.loggers.base import RunInfo
-from helix_train.objective import Examples, Losses, add_up
 from helix_train.provenance import WallTime, provenance
-from helix_train.ranks.base import Ranks, Standing
+from helix_train.ranks import Standing, join
 from helix_train.records import StepReport
 from helix_train.reporting import counts_bits, measurements
 from helix_train.resume import Start, find_start
 from helix_train.saving import Learner, averaged_in_place, averaged_weights, open_manager
 from helix_train.saving import Place as Stand
-from helix_train.state import kept_rngs, seed_rngs
-from helix_train.streaming import backward_in_chunks
+from helix_train.speed import count_flops
+from helix_train.state import kept_rngs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from helix_kernel.checkpoint.location import Place
     from helix_train.loggers.base import Status
+    from helix_train.objective import Losses
     from helix_train.progress import Progress
 
 
@@ -76,10 +76,8 @@ class Trainer:
         self.steps = options.steps
         self.seed = options.seed
         self.out = Path(options.out)
-        self.ranks = Ranks(choose_device(options.device))
-        self.start: Start | None = find_start(
-            self.out, options.resume, accept_versions=options.accept_versions
-        )
+        self.ranks = join(options.parallel, options.device)
+        self.start = self._find_start(options.resume)
         self._parts = assemble(options, self.ranks, resumes=self.start is not None)
         self.dataset, self.model = self._parts.dataset, self._parts.model
         self.optimizer, self.schedule = self._parts.optimizer, self._parts.schedule
@@ -93,10 +91,12 @@ class Trainer:
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
         )
+        self._accumulation = Accumulation(self._parts, self._batches, self.ranks, options)
         self._learner = Learner(
             model=self.model,
             optimizer=self.optimizer,
             precision=self._parts.precision,
+            ranks=self.ranks,
             callbacks=self.callbacks,
         )
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -129,10 +129,10 @@ class Trainer:
             evaluation = None
             while self.step < self.steps and not self._ending:
                 rate = self._set_learning_rate()
-                losses = self._accumulate_gradients()
-                self._parts.precision.unscale(self.model.parameters())
+                losses = self._accumulation.next_step()
                 norm = float(self._clipping(self.model.parameters()))
-                standing = self._judge(float(losses.total), norm, rate, interruption.signum)
+                loss = float(losses.total)
+                standing = self._judge(loss, norm, rate, interruption.signum)
                 if standing.verdict is Verdict.ROLL_BACK:
                     self._roll_back()
                     continue
@@ -147,7 +147,7 @@ class Trainer:
                 # A run that is told to roll back is to find the state before its trouble began.
                 calm = standing.verdict is Verdict.PROCEED or self._is_last()
                 if (calm and self._is_due(self.options.checkpoint_every)) or standing.signum:
-                    self._checkpoint = self._save(standing.loss, evaluation)
+                    self._checkpoint = self._save(loss, evaluation)
                 if standing.signum and self.step < self.steps:
                     self._interrupt(standing.signum)
             self._manager.wait()
@@ -180,11 +180,22 @@ class Trainer:
             ahead: Which step, counted from the next one. Nothing is counted: the batches train their step
                 all the same.
         """
-        n = self.options.accumulate
-        numbers = range(ahead * n, (ahead + 1) * n)
-        losses = add_up(self._backward(self._batches.ahead(number), last=True) for number in numbers)
-        self._parts.precision.unscale(self.model.parameters())
-        return float(losses.total)
+        return float(self._accumulation.ahead(ahead).total)
+
+    def count_flops(self) -> int:
+        """Return the floating-point operations of a step on this rank, see `helix_train.speed`."""
+        return count_flops(lambda: self._accumulation.ahead(0), self.model)
+
+    def state(self) -> dict[str | int, Any]:
+        """Return what a checkpoint would hold now."""
+        stand = Stand(step=self.step, rows=self._batches.rows, reseeds=self._batches.reseeds)
+        return self._learner.state(stand)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of a step, over all ranks."""
+        n_tokens: int = self.options.accumulate * self._batches.rows_of_batch * self.dataset.seq_len
+        return n_tokens
 
     @contextmanager
     def _running(self, progress: Progress) -> Iterator[Any]:
@@ -200,7 +211,8 @@ class Trainer:
             stack.enter_context(deterministic_algorithms(enabled=self.options.deterministic))
             interruption = stack.enter_context(noticed_interruption())
             try:
-                yield interruption
+                with self.ranks.noticing_losses():
+                    yield interruption
             except InterruptedRunError:
                 status = "interrupted"
                 raise
@@ -220,7 +232,8 @@ class Trainer:
             self.note(f"resuming from {self._checkpoint} at step {self.step}")
         self._open_data(self._stand.rows, self._stand.reseeds)
         self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / "config.toml").write_text(self.config.to_toml(), encoding="utf-8")
+        if self.ranks.is_first:
+            (self.out / "config.toml").write_text(self.config.to_toml(), encoding="utf-8")
         run = RunInfo(
             out=self.out,
             name=self.out.name,
@@ -247,6 +260,10 @@ class Trainer:
             plot=self._reporter.draw(self.out / "loss.png"),
         )
 
+    def _find_start(self, resume: bool | str) -> Start | None:  # noqa: FBT001 - the config's own value
+        accept = self.options.accept_versions
+        return self.ranks.once(lambda: find_start(self.out, resume, accept_versions=accept))
+
     def _restore(self, start: Start) -> tuple[str, ...]:
         optimizer = start.attributes["config"]["optimizer"]["use"]
         self._stand, notes = self._learner.restore(
@@ -265,26 +282,6 @@ class Trainer:
             group["lr"] = base * factor
         return float(self._base_rates[0]) * factor
 
-    def _accumulate_gradients(self) -> Losses:
-        n = self.options.accumulate
-        return add_up(self._backward(self._batches.next(), last=number == n - 1) for number in range(n))
-
-    def _backward(self, batch: Any, *, last: bool) -> Losses:
-        options, scale = self.options, self._parts.precision.scale
-        examples, weight = Examples.of(batch, self.ranks.device), scale / options.accumulate
-        with self.ranks.accumulating(last=last):
-            if options.chunk_len:
-                losses = backward_in_chunks(
-                    self._parts.objective,
-                    examples,
-                    chunk_len=options.chunk_len,
-                    gradient=options.gradient,
-                    weight=weight,
-                )
-            else:
-                losses = self._parts.objective.backward(examples, weight=weight)
-        return losses if scale == 1.0 else losses.scaled(1 / scale)
-
     def _judge(self, loss: float, norm: float, rate: float, signum: int) -> Standing:
         """Decide, together with all ranks, what becomes of a step's gradients."""
         gradients = Gradients(step=self.step, loss=loss, norm=norm, rate=rate)
@@ -293,29 +290,35 @@ class Trainer:
         )
         if self._parts.precision.overflowed(norm):
             verdict = max(verdict, Verdict.SKIP)
-        standing = self.ranks.agree(Standing(loss=loss, verdict=verdict, signum=signum))
-        if standing.verdict is Verdict.PROCEED and not (math.isfinite(standing.loss) and math.isfinite(norm)):
+        standing = self.ranks.agree(Standing(verdict=verdict, signum=signum, ending=self._ending))
+        self._ending = standing.ending
+        if standing.verdict is Verdict.PROCEED and not (math.isfinite(loss) and math.isfinite(norm)):
             self._stop(f"loss is {loss} and the gradient's norm {norm}")
         return standing
 
     def _after_step(self, losses: Losses, norm: float, rate: float) -> None:
         for callback in self.callbacks:
             callback.stepped(self)
+        self._agree_on_ending()
         if self._is_due(self.options.log_every):
             self._record(losses, norm, rate)
+
+    def _agree_on_ending(self) -> None:
+        if self.callbacks:
+            self._ending = self.ranks.agree(Standing(ending=self._ending)).ending
 
     def _roll_back(self) -> None:
         """Go back to the last checkpoint, and on from there with other random numbers and data."""
         self.optimizer.zero_grad(set_to_none=True)
         self._manager.wait()
-        start = find_start(self.out, resume="auto", accept_versions=self.options.accept_versions)
+        start = self._find_start("auto")
         if start is None:
             self._stop("a callback asks to roll back, but there is no checkpoint yet: gradients are bad")
         failed, reseeds = self.step, self._batches.reseeds + 1
         self._restore(start)
         self._checkpoint = start.checkpoint
         self._open_data(self._stand.rows, reseeds)
-        seed_rngs(self._batches.seed % 2**63)
+        self.ranks.reseed(self._batches.seed % 2**63)
         self._reporter.drop_after(self.step)
         for callback in self.callbacks:
             callback.rolled_back(self)
@@ -328,14 +331,13 @@ class Trainer:
         return self.step == self.steps or bool(self._ending)
 
     def _record(self, losses: Losses, norm: float, rate: float) -> None:
-        n_tokens = self.options.accumulate * self._batches.rows_of_batch * self.dataset.seq_len
         self._reporter.training(
             StepReport(
                 step=self.step,
                 loss=float(losses.task),
                 norm=norm,
                 rate=rate,
-                n_tokens=n_tokens,
+                n_tokens=self.tokens_per_step,
                 auxiliary=None if losses.auxiliary is None else float(losses.auxiliary),
                 more=self._logged | measurements(self.model),
             )
@@ -367,15 +369,13 @@ class Trainer:
         self._reporter.validation(self.step, evaluation)
         for callback in self.callbacks:
             callback.validated(self, evaluation)
+        self._agree_on_ending()
         return evaluation
 
     def _save(self, loss: float, evaluation: Evaluation | None) -> Place:
         # The loss was that of the weights before the step: the step itself may have gone too far.
-        if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
+        if not self.ranks.are_finite(self.model.parameters()):
             self._stop("weights are not finite")
-        state = self._learner.state(
-            Stand(step=self.step, rows=self._batches.rows, reseeds=self._batches.reseeds)
-        )
         metrics = ({"loss": loss} if math.isfinite(loss) else {}) | (
             {"held_out_loss": evaluation.loss} if evaluation else {}
         )
@@ -385,7 +385,7 @@ class Trainer:
             **self._wall_time.describe(),
             **self._attributes(),
         }
-        place: Place = self._manager.save(self.step, state, attributes=attributes)
+        place: Place = self._manager.save(self.step, self.state(), attributes=attributes)
         return place
 
     def _attributes(self) -> dict[str, Any]:

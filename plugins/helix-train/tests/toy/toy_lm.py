@@ -17,16 +17,18 @@ from helix_kernel import Component, ComponentOf, Kind
 class Model(torch.nn.Module):
     """Running sums of embeddings, which stream exactly; dropout draws from torch's generator."""
 
-    def __init__(self, d_model: int = 8, dropout: float = 0.0, vocab_size: int = 256):
+    def __init__(self, d_model: int = 8, dropout: float = 0.0, vocab_size: int = 256, dtype: str = "float32"):
         super().__init__()
         self.embedding = torch.nn.Embedding(vocab_size, d_model)
         self.dropout = torch.nn.Dropout(dropout)
         self.head = torch.nn.Linear(d_model, vocab_size)
+        self.to(getattr(torch, dtype))
 
     def forward(self, ids):
         return self.extend(ids, self.init_state(len(ids), device=ids.device))[0]
 
     def init_state(self, batch_size, *, device=None, dtype=None):
+        dtype = self.embedding.weight.dtype if dtype is None else dtype
         return torch.zeros(batch_size, self.embedding.embedding_dim, device=device, dtype=dtype)
 
     def extend(self, ids, state):
@@ -81,9 +83,10 @@ class Data:
     def held_out(self):
         return self._held_out
 
-    def batch(self, *, seed, step):
+    def batch(self, *, seed, step, rank=0, world_size=1):
         self.steps.append(step)
-        rows = [self._row(seed, step * self.batch_size + row) for row in range(self.batch_size)]
+        first = (step * world_size + rank) * self.batch_size
+        rows = [self._row(seed, first + row) for row in range(self.batch_size)]
         text = torch.from_numpy(np.stack(rows))
         if self.draws:
             drawn = int(torch.randint(5, ())) + random.randrange(5) + np.random.randint(5)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def save_sharded(
     path: str | Path,
-    state: Mapping[str, Any],
+    state: Mapping[str | int, Any],
     *,
     attributes: Mapping[str, Any] | None = None,
     compression: str | None = None,
@@ -66,7 +66,7 @@ def save_sharded(
 
 def load_sharded(
     path: Address,
-    state: dict[str, Any],
+    state: dict[Any, Any],
     *,
     process_group: ProcessGroup | None = None,
     verify: bool = True,
