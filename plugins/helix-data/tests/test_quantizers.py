@@ -346,7 +346,7 @@ def test_frequencies_are_running_means():
     # Half of each batch's shares is taken in, and half of that is left of the first after the second.
     weights = np.array([0.5 * 0.5 * 0.5, 0.5 * 0.5 * 0.5, 0.5])
     p = weights / weights.sum()
-    assert use.measurements()["perplexity"] == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-6)
+    assert use.measured()["perplexity"] == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-6)
 
 
 def test_perplexity_is_the_number_of_codes_that_are_used_evenly():

@@ -108,8 +108,8 @@ class Quantizer(nn.Module):
         return self._auxiliary if self.training else None
 
     def measurements(self) -> dict[str, float]:
-        """Return what training uses of the codes; see `CodebookUse.measurements`."""
-        return self.use.measurements()
+        """Return what training uses of the codes; see `CodebookUse.measured`."""
+        return self.use.measured()
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy or pickle of the layer has had no forward: a loss with its graph could not be copied.

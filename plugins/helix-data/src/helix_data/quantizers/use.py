@@ -44,7 +44,7 @@ class CodebookUse(nn.Module):
         self.frequencies.lerp_(shares, 1 / self.n_batches)
         self.idle.copy_(torch.where(counts > 0, 0, self.idle + 1))
 
-    def measurements(self) -> dict[str, float]:
+    def measured(self) -> dict[str, float]:
         """Return, for each codebook, what the last training batches used of it; nothing before the first.
 
         Returns:
