@@ -5,6 +5,7 @@ import re
 import struct
 import threading
 from contextlib import suppress
+from types import SimpleNamespace
 
 import google_crc32c
 import numpy as np
@@ -22,6 +23,8 @@ from helix_kernel.checkpoint import (
     layout,
     load,
     load_into,
+    parts,
+    safetensors_file,
     save,
     zarr_store,
 )
@@ -47,9 +50,9 @@ def noise(*shape):
 
 
 def state():
-    """Three arrays that shrink, one of them of several chunks, and one that does not."""
+    """Three arrays that shrink, one of them of three chunks, and one that does not."""
     return {
-        "weight": rng().standard_normal((1700, 1000), np.float32),
+        "weight": rng().standard_normal((2201, 1000), np.float32),
         "moment": np.where(rng().random((500, 300)) < 0.1, 1e-8, 0),
         "bias": torch.zeros(4000, dtype=torch.bfloat16),
         "noise": noise(1500, 1000),
@@ -150,10 +153,10 @@ def test_a_slice_reads_the_chunks_that_hold_it_and_no_more(step, monkeypatch):
             checkpoint._packs, "read_into", lambda *args: (read.append(len(args[2])), real(*args))
         )
         extent = checkpoint.manifest.arrays["weight"].extents[0]
-        found = checkpoint["weight"][900:910, 5]
-    assert np.array_equal(found, state()["weight"][900:910, 5])
-    assert len(extent.lengths) == 2
-    assert read == [extent.lengths[1]]
+        found = checkpoint["weight"][2190:2200, 5]
+    assert np.array_equal(found, state()["weight"][2190:2200, 5])
+    assert len(set(extent.lengths)) == 3
+    assert read == [extent.lengths[2]]
 
 
 def test_zarr_opens_it_by_name(step):
@@ -183,6 +186,9 @@ def test_every_export_holds_it_and_comes_back(step, tmp_path, name):
         found = zarr.open(store, mode="r")["weight"]
         assert np.array_equal(found[...], state()["weight"])
         assert found.nbytes_stored() < 0.93 * found.nbytes
+    else:
+        document = json.loads(safetensors_file.read(tmp_path / name)[1]["helix"])
+        assert document["digests"] == digests
     convert(tmp_path / name, tmp_path / "plain")
     convert(tmp_path / name, tmp_path / "compressed", compression=LZ4)
     for path, how in (("plain", None), ("compressed", LZ4)):
@@ -211,7 +217,7 @@ def test_damage_is_found_before_it_is_decompressed_even_unverified(tmp_path, mon
         CheckpointError, match="part of array 'weight', were changed: its checksum is another"
     ):
         load(tmp_path / "step", only="weight", verify=verify)
-    assert len(unfolded) <= 1, "of two chunks, only the one that is whole"
+    assert len(unfolded) <= 2, "of three chunks, only those that are whole"
 
 
 @pytest.mark.parametrize("verify", [True, False])
@@ -324,9 +330,11 @@ def test_a_manager_in_the_background_compresses_and_retention_goes_on(tmp_path):
 
 
 def test_trying_looks_at_all_parts_of_a_large_array():
-    late = noise(4_000_000)
-    late[1_000_000:] = 0
-    assert choosing.is_worthwhile(*choosing.trial(late, late.dtype))
+    for half in (slice(2_000_000), slice(2_000_000, None), slice(1_000_000, 3_000_000)):
+        array = noise(4_000_000)
+        array[half] = 0
+        tried, became = choosing.trial(array, array.dtype)
+        assert 0.4 < became / tried < 0.6
     tried, became = choosing.trial(noise(4_000_000), np.dtype("<u4"))
     assert tried == 2**20
     assert not choosing.is_worthwhile(tried, became)
@@ -357,6 +365,33 @@ def test_a_layout_of_chunks_beyond_what_blosc_counts_is_not_compressed(monkeypat
     assert Layout.of((6, 5), FLOAT).compressed(LZ4).compression is None
 
 
+def test_zeros_and_not_what_memory_held_fill_the_last_chunk(tmp_path, monkeypatch):
+    full = SimpleNamespace(**vars(np) | {"empty": lambda n, dtype: np.full(n, 7, dtype)})
+    monkeypatch.setattr(parts, "np", full)
+    save(tmp_path / "step", {"weight": state()["weight"]}, compression=LZ4)
+    with Checkpoint.open(tmp_path / "step") as checkpoint:
+        array = checkpoint.manifest.arrays["weight"]
+        (extent,) = array.extents
+        frame = pack_of(tmp_path / "step").read_bytes()[sum(extent.lengths[:2]) : sum(extent.lengths)]
+    chunk = np.empty(array.layout.chunk_bytes, np.uint8)
+    compression.decompress(compression.frame_of(memoryview(frame), len(chunk)), chunk.data)
+    assert array.layout.shard_shape == (2202, 1000)
+    assert not chunk[-4000:].any()
+    assert chunk[:-4000].any()
+
+
+def test_the_index_says_that_chunks_beyond_the_array_hold_nothing(monkeypatch):
+    monkeypatch.setattr(layout, "CHUNK_BYTES", 16)
+    layout._layout.cache_clear()
+    cut = Layout.of((7, 4), FLOAT, (4, 4)).compressed(LZ4)
+    layout._layout.cache_clear()
+    lengths = [30, 31, 32]
+    tail = cut.compressed_tail(lengths)
+    assert cut.chunk_counts == (4, 3)
+    assert struct.unpack("<8Q", tail[:-4]) == (0, 30, 30, 31, 61, 32, 2**64 - 1, 2**64 - 1)
+    assert struct.unpack("<I", tail[-4:]) == (google_crc32c.value(tail[:-4]),)
+
+
 def test_a_pack_takes_no_more_of_the_disk_than_it_has_bytes(step):
     found = pack_of(step).stat()
     assert found.st_blocks * 512 < found.st_size + 2**16
@@ -371,14 +406,14 @@ def helix(*arguments):
 def test_inspect_shows_what_is_stored_and_how(step, capsys):
     assert helix("inspect", step) == 0
     shown = capsys.readouterr().out
-    assert "4 arrays, 13.4 MiB, stored in 11.7 MiB" in shown
+    assert re.search(r"4 arrays, 15\.3 MiB, stored in 13\.\d MiB", shown)
     assert re.search(r"bias +\(4000,\) +bfloat16 +7\.8 KiB +\d+ B +bitshuffle-lz4", shown)
     assert shown.count("bitshuffle-lz4") == 3
     assert helix("inspect", step, "--json") == 0
     arrays = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)["arrays"]}
     assert arrays["noise"]["compression"] is None
     assert arrays["weight"]["compression"] == LZ4
-    assert arrays["weight"]["stored_bytes"] < arrays["weight"]["bytes"] == 6_800_000
+    assert arrays["weight"]["stored_bytes"] < arrays["weight"]["bytes"] == 8_804_000
 
 
 def test_convert_compresses_what_it_is_told_to(step, tmp_path, capsys):

@@ -119,6 +119,19 @@ def test_a_pack_that_is_a_link_is_followed_and_checked_like_any_other(tmp_path):
         load(tmp_path / "linked")
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a compressed chunk unfolds to a thousand times its size", r"hold no such array"),
+        ("a compressed chunk unfolds to a terabyte", r"too large to be compressed"),
+    ],
+)
+def test_what_would_unfold_to_too_much_is_refused_when_it_is_opened(tmp_path, name, message):
+    attacks.attack(tmp_path / "step", name)
+    with pytest.raises(CheckpointError, match=message):
+        Checkpoint.open(tmp_path / "step")
+
+
 def test_the_probe_finds_what_takes_too_long(victim, monkeypatch):
     path, document = victim
     hostile.write(path, document)
