@@ -22,6 +22,9 @@ COMPONENTS = {
     "callback": dict.fromkeys(("early-stopping", "ema", "lr-finder", "spike-guard"), "helix-train"),
     "command": {
         "bench": "helix-cpu",
+        "data-ingest": "helix-data",
+        "data-show": "helix-data",
+        "data-verify": "helix-data",
         "distil": "helix-ssm",
         "eval": "helix-train",
         "export": "helix-ssm",

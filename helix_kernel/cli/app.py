@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cyclopts import App, CycloptsError
 
 from helix_kernel import __version__, catalogue
-from helix_kernel.cli.direct import COMMANDS, GROUPS, exit_code
+from helix_kernel.cli.direct import COMMANDS, GROUPS, exit_code, spelling
 from helix_kernel.errors import AmbiguousNameError, UnknownNameError, did_you_mean
 from helix_kernel.listing import listing
 
@@ -30,7 +30,7 @@ def run(arguments: Sequence[str]) -> int:
     offered = [component for component in listing()["components"] if component["kind"] == "command"]
     brought = commands(offered)
     if arguments and not arguments[0].startswith("-"):
-        _require(arguments[0], brought, offered)
+        _require(arguments, brought, offered)
     app = make_app(brought)
     try:
         returned = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
@@ -44,7 +44,7 @@ def commands(offered: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any
     """Return plugins' commands by the word that calls each.
 
     A name that several plugins or the kernel claim is given to none of them: each is then called
-    by ``provider:name``.
+    by ``provider:name``. An alias of two words, such as ``data show``, stands in a group.
 
     Args:
         offered: Tables of components of kind ``command``, as a listing holds them.
@@ -54,7 +54,7 @@ def commands(offered: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any
     for component in offered:
         found[_qualified(component)] = component
         for name in (component["name"], *component["aliases"]):
-            if claims[name] == 1 and name not in OWN:
+            if claims[name] == 1 and name.partition(" ")[0] not in OWN:
                 found[name] = component
     return found
 
@@ -69,22 +69,40 @@ def make_app(brought: Mapping[str, Mapping[str, Any]]) -> App:
         holder = groups[words[0]] if len(words) > 1 else app
         holder.command(target, name=words[-1], help=summary)
     for word, component in brought.items():
-        app.command(component["target"], name=word, help=component["summary"], show=":" not in word)
+        name, _, verb = word.rpartition(" ")
+        if name in brought:  # a command of one word is no group; the other is called by its own name
+            continue
+        if name and name not in groups:
+            groups[name] = App(name=name, help=_group_summary(name, brought))
+            app.command(groups[name])
+        holder = groups[name] if name else app
+        # A command that stands in a group is listed there, and not under its own name too.
+        shown = ":" not in word and bool(name or " " not in spelling(component))
+        holder.command(component["target"], name=verb, help=component["summary"], show=shown)
     return app
 
 
+def _group_summary(group: str, brought: Mapping[str, Mapping[str, Any]]) -> str:
+    verbs = [word.partition(" ")[2] for word in brought if word.startswith(f"{group} ")]
+    return f"Commands: {', '.join(sorted(verbs))}"
+
+
 def _require(
-    word: str, brought: Mapping[str, Mapping[str, Any]], offered: Sequence[Mapping[str, Any]]
+    arguments: Sequence[str], brought: Mapping[str, Mapping[str, Any]], offered: Sequence[Mapping[str, Any]]
 ) -> None:
-    if word in OWN or word in brought:
+    word = arguments[0]
+    if word in OWN or any(word in (name, name.partition(" ")[0]) for name in brought):
         return
     claimants = [_qualified(c) for c in offered if word in (c["name"], *c["aliases"])]
     if claimants:
         raise AmbiguousNameError(f"several plugins bring the command {word!r}: call {' or '.join(claimants)}")
     from helix_kernel.kernel import default_kernel
 
-    owner = catalogue.distribution_of("command", word)
-    known = sorted(OWN | {name for name in brought if ":" not in name})
+    # A command in a group has the name that its words make: data-show is called as `data show`.
+    owner = next(
+        filter(None, (catalogue.distribution_of("command", "-".join(arguments[:n])) for n in (1, 2))), None
+    )
+    known = sorted(OWN | {spelling(brought[name]) for name in brought if ":" not in name})
     hint = "" if owner else did_you_mean(word, known)
     raise UnknownNameError(
         f"no command is called {word!r}.{hint} Commands: {', '.join(known)}."

@@ -13,7 +13,7 @@ from helix_kernel import __version__
 
 TYPE_CHECKING = False  # see helix_kernel.cli
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
 CO_VARARGS = 4  # inspect.CO_VARARGS
@@ -81,11 +81,17 @@ def help_text() -> str:
     from helix_kernel.listing import listing
 
     own = {words[0]: summary for words, (_, summary) in COMMANDS.items() if len(words) == 1} | GROUPS
-    brought = {c["name"]: c["summary"] for c in listing()["components"] if c["kind"] == "command"}
+    brought = {spelling(c): c["summary"] for c in listing()["components"] if c["kind"] == "command"}
     lines = ["Usage: helix COMMAND [ARGUMENTS]", "", "Commands:"]
     lines += [f"  {name:<12} {summary}" for name, summary in sorted({**brought, **own}.items())]
     lines += ["", "Every command takes --help, --json and --debug.", ""]
     return "\n".join(lines)
+
+
+def spelling(component: Mapping[str, Any]) -> str:
+    """Return how a plugin's command is called: by an alias of two words, if it has one, or by its name."""
+    called: str = next((alias for alias in component["aliases"] if " " in alias), component["name"])
+    return called
 
 
 def load(target: str) -> Callable[..., Any]:

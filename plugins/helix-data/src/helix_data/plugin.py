@@ -155,4 +155,22 @@ def helix_commands() -> list[Component]:
             target="helix_data.byte_pair_commands:tokenizer",
             summary="Train a byte-pair tokenizer on files, or show one: helix tokenizer train OUT PATHS",
         ),
+        Component(
+            name="data-ingest",
+            aliases=("data ingest",),
+            target="helix_data.commands:ingest",
+            summary="Make memory-mapped shards of the documents in files",
+        ),
+        Component(
+            name="data-show",
+            aliases=("data show",),
+            target="helix_data.commands:show",
+            summary="Show what a folder of shards holds",
+        ),
+        Component(
+            name="data-verify",
+            aliases=("data verify",),
+            target="helix_data.commands:verify",
+            summary="Read every byte of a folder of shards, and name what is damaged",
+        ),
     ]

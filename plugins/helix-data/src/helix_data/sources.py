@@ -74,6 +74,15 @@ def open_paths(paths: Sequence[str]) -> ByteStream:
     Raises:
         DataError: A path does not exist, a glob matches nothing, a file is empty or unreadable.
     """
+    return ByteStream(files_of_paths(paths))
+
+
+def files_of_paths(paths: Sequence[str]) -> list[FileSegment]:
+    """Return the files that `open_paths` reads.
+
+    Raises:
+        DataError: See `open_paths`.
+    """
     segments: dict[str, FileSegment] = {}
     for index, path in enumerate(paths):
         argument = f"paths[{index}]={path!r}"
@@ -82,7 +91,7 @@ def open_paths(paths: Sequence[str]) -> ByteStream:
             raise DataError(f"{argument}: holds no file with anything in it; hidden files are passed over")
         for segment in found:
             segments.setdefault(os.path.realpath(segment.path), segment)
-    return ByteStream(list(segments.values()))
+    return list(segments.values())
 
 
 def files_of_classes(path: str) -> dict[str, list[FileSegment]]:

@@ -24,11 +24,11 @@ class Position(NamedTuple):
         number: Records, or lines where a record has lines, that lie before it.
     """
 
-    offset: int = 0
-    number: int = 0
+    offset: int
+    number: int
 
 
-START = Position()
+START = Position(0, 0)
 
 
 @attrs.frozen

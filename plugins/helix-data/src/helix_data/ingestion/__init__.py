@@ -1,0 +1,1 @@
+"""Makes a folder of shards out of files: parallel, resumable, the same every time."""

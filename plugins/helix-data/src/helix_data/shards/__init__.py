@@ -1,0 +1,1 @@
+"""Folders of memory-mapped shards: bytes end to end, and where each document ends."""

@@ -1,0 +1,142 @@
+"""The shards of a split as one text: windows copied out of it, and where its documents end."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from helix_data.shards.mapped import MappedShard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from helix_data.byte_stream import Bytes
+    from helix_data.shards.index import Shard
+    from helix_data.shards.mapped import MappedFile
+
+# Each map holds a file descriptor, and a process is often allowed only 256 of them.
+_MAX_OPEN_MAPS = 64
+
+
+class ShardStream:
+    """The documents of shards one after another, as if they were one array of bytes.
+
+    Files are mapped when they are first touched, and at most 64 shards at a time.
+
+    Args:
+        folder: Where the shards lie.
+        shards: In order; there may be none.
+
+    Raises:
+        DataError: A file has gone, or has another size than the index says.
+    """
+
+    def __init__(self, folder: Path, shards: Sequence[Shard]) -> None:
+        self._shards = [MappedShard.open(folder, shard) for shard in shards]
+        self._ends = np.cumsum([shard.bytes for shard in shards], dtype=np.int64)
+        self._begins = self._ends - np.array([shard.bytes for shard in shards], dtype=np.int64)
+        self._bytes = lru_cache(maxsize=_MAX_OPEN_MAPS)(self._map_bytes)
+        self._document_ends = lru_cache(maxsize=_MAX_OPEN_MAPS)(self._map_ends)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    @property
+    def shards(self) -> Sequence[MappedShard]:
+        """The shards in order."""
+        return self._shards
+
+    def begin_of(self, shard: int) -> int:
+        """Return the place of a shard's first byte."""
+        return int(self._begins[shard])
+
+    def ends_in(self, shard: int) -> NDArray[np.int64]:
+        """Return where the documents of a shard end in the shard, (documents,) int64, read-only.
+
+        Raises:
+            DataError: The file has gone or changed its size.
+        """
+        return self._document_ends(shard).array().view("<i8")
+
+    def gather(self, starts: NDArray[np.int64], width: int) -> Bytes:
+        """Copy windows out of the text.
+
+        Args:
+            starts: (K,) int64, first byte of each window; all end inside the text.
+            width: Bytes in a window, at least 1.
+
+        Returns:
+            (K, width) uint8.
+
+        Raises:
+            DataError: A file has gone or changed its size.
+        """
+        windows = np.empty((len(starts), width), dtype=np.uint8)
+        # A slice of a memoryview costs a third of one of an array, which is what small windows cost.
+        room = memoryview(windows.reshape(-1))  # type: ignore[arg-type]  # a stub of its own
+        shards = np.searchsorted(self._ends, starts, side="right")
+        filled = 0
+        for start, shard, begin in zip(
+            starts.tolist(), shards.tolist(), self._begins[shards].tolist(), strict=True
+        ):
+            piece = self._bytes(shard).view()[start - begin : start - begin + width]
+            if len(piece) < width:
+                piece = self.read(start, start + width).data
+            room[filled : filled + width] = piece
+            filled += width
+        return windows
+
+    def read(self, start: int, stop: int) -> Bytes:
+        """Return bytes ``start`` to ``stop``: (stop - start,) uint8, read-only; a copy across shards.
+
+        Raises:
+            DataError: A file has gone or changed its size.
+        """
+        pieces = [self._bytes(shard).array()[first:last] for shard, first, last in self._parts(start, stop)]
+        joined = pieces[0] if len(pieces) == 1 else np.concatenate([np.empty(0, np.uint8), *pieces])
+        joined.flags.writeable = False
+        return joined
+
+    def document_starts(self, starts: NDArray[np.int64], width: int) -> NDArray[np.bool_]:
+        """Tell which bytes of windows are the first of a document.
+
+        Args:
+            starts: (K,) int64, first byte of each window; all end inside the text.
+            width: Bytes in a window.
+
+        Returns:
+            (K, width) bool.
+
+        Raises:
+            DataError: A file has gone or changed its size.
+        """
+        found = np.zeros((len(starts), width), dtype=np.bool_)
+        for row, start in zip(found, starts.tolist(), strict=True):
+            for shard, low, high in self._parts(start, start + width):
+                ends = self.ends_in(shard)
+                first, last = ends.searchsorted((low, high)).tolist()
+                column = self.begin_of(shard) - start
+                row[ends[first:last] + column] = True
+                if low == 0:
+                    row[column] = True
+        return found
+
+    def _parts(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Yield the shards that bytes lie in, each with the first of them and the end, counted in it."""
+        shard = int(np.searchsorted(self._ends, start, side="right"))
+        while start < stop:
+            begin, end = self.begin_of(shard), int(self._ends[shard])
+            yield shard, start - begin, min(stop, end) - begin
+            start = end
+            shard += 1
+
+    def _map_bytes(self, shard: int) -> MappedFile:
+        return self._shards[shard].map_bytes()
+
+    def _map_ends(self, shard: int) -> MappedFile:
+        return self._shards[shard].map_ends()
