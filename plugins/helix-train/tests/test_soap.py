@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -81,6 +83,20 @@ def test_the_state_of_16_bit_weights_is_float32_and_stays_so_when_loaded(dtype):
     for a, b in zip(kept, again, strict=True):
         assert a.equal(b)
         assert a.dtype == b.dtype
+
+
+def test_steps_of_a_resumed_optimizer_leave_the_state_that_it_took_on_alone():
+    first, second = (torch.nn.Parameter(torch.ones(3, 2)) for _ in range(2))
+    optimizer, resumed = SOAP([first], precondition_every=1), SOAP([second], precondition_every=1)
+    run(optimizer, [first], 2)
+    saved = optimizer.state_dict()
+    resumed.load_state_dict(saved)
+    kept = copy.deepcopy(saved["state"][0])
+    run(resumed, [second], 2)
+    for slot, value in kept.items():
+        now = saved["state"][0][slot]
+        pairs = zip(value, now, strict=True) if isinstance(value, list) else [(value, now)]
+        assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs), slot
 
 
 def test_sharded_weights_are_refused():
