@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import resource
-import shutil
 import statistics
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
-from torch.utils._pytree import tree_leaves
 
-from helix_kernel.errors import HelixError, InputError
+from helix_train.failures import disk_free, state_size, told_failures
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from helix_train.trainer import Trainer
 
 
@@ -73,9 +69,10 @@ def dry_run(trainer: Trainer, *, steps: int = 5) -> Forecast:
     Raises:
         HelixError: A step takes more memory than the device has.
     """
-    flops = trainer.count_flops()
-    trainer.model.train()
-    seconds = statistics.median(_timed_step(trainer, number) for number in range(steps)[1:])
+    with told_failures():
+        flops = trainer.count_flops()
+        trainer.model.train()
+        seconds = statistics.median([_timed_step(trainer, number) for number in range(steps)][1:])
     size = state_size(trainer.state())
     left = max(0, trainer.steps - (trainer.start.step if trainer.start else 0))
     parameters = list(trainer.model.parameters())
@@ -93,52 +90,14 @@ def dry_run(trainer: Trainer, *, steps: int = 5) -> Forecast:
     )
 
 
-def check_disk(out: Path, size: int) -> None:
-    """Raise `InputError` where not even one checkpoint has room.
-
-    Args:
-        out: The run's directory; need not exist.
-        size: Bytes of a checkpoint.
-    """
-    if (free := disk_free(out)) < size:
-        raise InputError(
-            f"trainer.out: {str(out)!r} has {free:,} bytes free, and a checkpoint takes {size:,}; make room, "
-            "or choose another trainer.out"
-        )
-
-
-def disk_free(path: Path) -> int:
-    """Return the bytes that are free where a path lies, or will lie."""
-    there = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
-    return shutil.disk_usage(there).free
-
-
-def state_size(state: Any) -> int:
-    """Return the bytes of all tensors and arrays of a state; tied ones count once."""
-    leaves = {id(leaf): leaf.nbytes for leaf in tree_leaves(state) if hasattr(leaf, "nbytes")}
-    return sum(leaves.values())
-
-
 def _timed_step(trainer: Trainer, number: int) -> float:
     begun = time.perf_counter()
-    try:
-        trainer.try_loss(number)
-        trainer.optimizer.step()
-        trainer.optimizer.zero_grad(set_to_none=True)
-    except torch.OutOfMemoryError as error:
-        raise HelixError(out_of_memory(error)) from error
+    trainer.try_loss(number)
+    trainer.optimizer.step()
+    trainer.optimizer.zero_grad(set_to_none=True)
     if trainer.ranks.device.type != "cpu":
         torch.accelerator.synchronize()
     return time.perf_counter() - begun
-
-
-def out_of_memory(error: torch.OutOfMemoryError) -> str:
-    """Return what to say of a step that the device's memory is too small for."""
-    reason = str(error).partition(". ")[0]
-    return (
-        f"a step needs more memory than the device has ({reason}); lower data.batch_size and raise "
-        "trainer.accumulate, or set trainer.activation_checkpointing=true, or trainer.chunk_len"
-    )
 
 
 def _kept_at_once(trainer: Trainer) -> int:

@@ -18,6 +18,7 @@ from helix_train.clipping import Clipping
 from helix_train.config import TrainerConfig
 from helix_train.determinism import deterministic_algorithms
 from helix_train.evaluation import Evaluation, evaluate_dataset
+from helix_train.failures import check_disk, state_size, told_failures
 from helix_train.interruption import InterruptedRunError, noticed_interruption
 from helix_train.loggers.base import RunInfo
 from helix_train.provenance import WallTime, provenance
@@ -211,16 +212,15 @@ class Trainer:
             stack.enter_context(deterministic_algorithms(enabled=self.options.deterministic))
             interruption = stack.enter_context(noticed_interruption())
             try:
-                with self.ranks.noticing_losses():
+                with told_failures(self._what_is_left), self.ranks.noticing_losses():
                     yield interruption
             except InterruptedRunError:
                 status = "interrupted"
                 raise
-            except (HelixError, OSError) as error:
-                if self.step:
-                    error.add_note(f"the last checkpoint: {self._checkpoint}")
-                raise
             status = "done"
+
+    def _what_is_left(self) -> str:
+        return f"the last checkpoint: {self._checkpoint}" if self._manager.steps() else ""
 
     def _begin(self) -> None:
         for note in self._parts.describe(self.ranks.device):
@@ -230,6 +230,7 @@ class Trainer:
             for note in (*self._restore(self.start), *self.start.differences(self._attributes())):
                 self.note(note)
             self.note(f"resuming from {self._checkpoint} at step {self.step}")
+        check_disk(self.out, state_size(self.state()))
         self._open_data(self._stand.rows, self._stand.reseeds)
         self.out.mkdir(parents=True, exist_ok=True)
         if self.ranks.is_first:
@@ -353,10 +354,7 @@ class Trainer:
 
     def _interrupt(self, signum: int) -> NoReturn:
         self._manager.wait()
-        raise InterruptedRunError(
-            f"interrupted after {self.step} of {self.steps} steps, which {self._checkpoint} holds",
-            signum,
-        )
+        raise InterruptedRunError(f"interrupted after {self.step} of {self.steps} steps", signum)
 
     def _validate(self) -> Evaluation | None:
         averaged = averaged_weights(self.optimizer, self.model, self.callbacks)

@@ -1,0 +1,178 @@
+"""How a run ends that is not let to its end: by a signal, a full disk, data that vanish."""
+
+from __future__ import annotations
+
+import errno
+import io
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from helix_kernel.checkpoint import Checkpoint, CheckpointManager
+from helix_kernel.errors import CheckpointError, DataError, HelixError
+from helix_train.interruption import InterruptedRunError, noticed_interruption
+from helix_train.progress import Progress
+
+DRAWING = {"model.use": "noisy", "model.dropout": 0.3, "data.draws": True, "trainer.accumulate": 2}
+
+
+def fit(trainer):
+    shown = io.StringIO()
+    trainer.fit(Progress(shown))
+    return shown.getvalue()
+
+
+def at_step(trained, step, act):
+    """Act once, in the forward pass of a step."""
+    waiting = [act]
+
+    def look(*_):
+        if waiting and trained.step == step and trained.model.training:
+            waiting.pop()()
+
+    trained.model.register_forward_hook(look)
+
+
+def digests(out, step):
+    with Checkpoint.open(Path(out) / f"checkpoints/step-{step:08d}") as opened:
+        return {name: opened.digest(name) for name in opened.arrays}
+
+
+def steps(out):
+    return CheckpointManager(Path(out) / "checkpoints").steps()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_ends_the_step_leaves_a_checkpoint_and_costs_no_bit(trainer, tmp_path, number):
+    before = signal.getsignal(number)
+    fit(trainer({**DRAWING, "trainer.out": str(tmp_path / "whole")}))
+    broken = {**DRAWING, "trainer.out": str(tmp_path / "broken")}
+    trained = trainer(broken)
+    at_step(trained, 2, lambda: signal.raise_signal(number))
+    with pytest.raises(InterruptedRunError, match="interrupted after 3 of 6 steps") as caught:
+        fit(trained)
+    assert caught.value.__notes__ == [f"the last checkpoint: {trained.out / 'checkpoints/step-00000003'}"]
+    assert caught.value.exit_code == 128 + number
+    assert signal.getsignal(number) == before
+    assert steps(trained.out) == [3]
+    fit(trainer({**broken, "trainer.resume": True}))
+    assert digests(tmp_path / "whole", 6) == digests(tmp_path / "broken", 6)
+    lines = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "broken")]
+    assert lines[0] == lines[1]
+
+
+def test_a_second_ctrl_c_does_not_wait(trainer):
+    trained = trainer()
+
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    at_step(trained, 2, twice)
+    with pytest.raises(KeyboardInterrupt):
+        fit(trained)
+    assert steps(trained.out) == []
+
+
+def test_a_signal_in_the_last_step_only_ends_it(trainer):
+    trained = trainer()
+    at_step(trained, 5, lambda: signal.raise_signal(signal.SIGTERM))
+    fit(trained)
+    assert steps(trained.out) == [6]
+
+
+def test_a_signal_while_validating_or_saving_is_taken_at_the_next_step(trainer, monkeypatch):
+    trained = trainer({"trainer.checkpoint_every": 2})
+    save = trained._manager.save
+
+    def interrupted(*arguments, **named):
+        if not steps(trained.out):
+            signal.raise_signal(signal.SIGTERM)
+        return save(*arguments, **named)
+
+    monkeypatch.setattr(trained._manager, "save", interrupted)
+    with pytest.raises(InterruptedRunError, match="after 3 of 6 steps"):
+        fit(trained)
+    assert steps(trained.out) == [2, 3]
+
+
+def test_outside_the_main_thread_no_signal_is_caught():
+    found = []
+
+    def enter():
+        with noticed_interruption() as interruption:
+            found.append(interruption.signum)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert found == [0]
+
+
+def test_a_disk_that_is_full_of_checkpoints_leaves_the_last_one_whole(trainer, monkeypatch):
+    trained = trainer({"trainer.checkpoint_every": 2})
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def fill():
+        def refuse(*_):
+            raise full
+
+        monkeypatch.setattr("helix_kernel.checkpoint.directory.write_file", refuse)
+
+    at_step(trained, 3, fill)
+    with pytest.raises(CheckpointError, match="No space left on device") as caught:
+        fit(trained)
+    assert any("the last checkpoint: " in note and "step-00000002" in note for note in caught.value.__notes__)
+    assert digests(trained.out, 2)
+
+
+def test_a_disk_that_is_full_of_metrics_is_said_so(trainer):
+    trained = trainer({"trainer.checkpoint_every": 2})
+
+    class Full:
+        def __init__(self):
+            self.close = trained._reporter._recorder._metrics.close
+
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device", str(trained.out / "metrics.jsonl"))
+
+    at_step(trained, 3, lambda: setattr(trained._reporter._recorder, "_metrics", Full()))
+    with pytest.raises(HelixError, match=r"metrics\.jsonl.*No space left on device") as caught:
+        fit(trained)
+    assert caught.value.exit_code == 1
+    assert steps(trained.out) == [2]
+
+
+def test_data_that_vanish_end_the_run_and_the_last_checkpoint_is_named(trainer):
+    trained = trainer({"trainer.checkpoint_every": 2})
+    batch = trained.dataset.batch
+
+    def vanish(*, seed, step):
+        if step == 3:
+            raise DataError("paths[0]='corpus.txt': the file has gone")
+        return batch(seed=seed, step=step)
+
+    trained.dataset.batch = vanish
+    with pytest.raises(DataError, match="the file has gone") as caught:
+        fit(trained)
+    assert any("step-00000002" in note for note in caught.value.__notes__)
+
+
+def test_a_step_that_takes_more_memory_than_there_is_says_what_takes_less(trainer):
+    trained = trainer()
+
+    def out_of_memory():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …")
+
+    at_step(trained, 1, out_of_memory)
+    with pytest.raises(HelixError, match=r"more memory than the device has .*lower data\.batch_size"):
+        fit(trained)
+
+
+def test_no_checkpoint_has_room_and_so_nothing_begins(trainer, monkeypatch):
+    monkeypatch.setattr("helix_train.failures.disk_free", lambda path: 100)
+    with pytest.raises(HelixError, match=r"has 100 bytes free, and a checkpoint takes [\d,]+; make room"):
+        fit(trainer())
