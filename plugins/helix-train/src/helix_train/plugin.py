@@ -108,4 +108,15 @@ def helix_commands() -> list[Component]:
             target="helix_train.commands:generate",
             summary="Continue a prompt with a checkpoint's model",
         ),
+        Component(
+            name="report",
+            target="helix_train.inspection:report",
+            summary="Write the report of a run as one HTML file",
+        ),
+        Component(name="runs", target="helix_train.inspection:runs", summary="List runs, or compare them"),
+        Component(
+            name="diff",
+            target="helix_train.inspection:diff",
+            summary="Show what two checkpoints, runs or configs differ in",
+        ),
     ]

@@ -7,24 +7,19 @@ _UNITS = ((86_400, "d", "h"), (3_600, "h", "min"), (60, "min", "s"))
 
 
 def significant(value: float, digits: int = 4) -> str:
-    """Return a number with so many significant digits: 1.884, 0.0003, 3e-6."""
-    text = f"{value:.{digits}g}"
-    mantissa, _, exponent = text.partition("e")
-    if not exponent:
-        return text
-    if abs(value) >= 1:
-        return f"{value:,.0f}" if abs(value) < 1e7 else f"{mantissa}e{int(exponent)}"
-    return f"{mantissa}e{int(exponent)}"
+    """Return a number with so many significant digits at least: 1.884, 0.0003, 3e-6, 24,273."""
+    if 1000 <= abs(value) < 1e7:
+        return f"{value:,.0f}"
+    mantissa, _, exponent = f"{value:.{digits}g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
 def amount(value: float, unit: str = "") -> str:
     """Return a number with a decimal prefix and a unit: 3.46 TFLOP, 983 k."""
-    rest, prefix = float(value), _PREFIXES[0]
-    for prefix in _PREFIXES:  # noqa: B007 - the one that it stops at is used
-        if abs(rest) < 999.5:
-            break
-        rest /= 1000
-    return f"{rest:.3g} {prefix}{unit}".rstrip()
+    power = 0
+    while abs(value) >= 999.5 and power < len(_PREFIXES) - 1:
+        value, power = value / 1000, power + 1
+    return f"{value:.3g} {_PREFIXES[power]}{unit}".rstrip()
 
 
 def short(value: float) -> str:
