@@ -37,7 +37,8 @@ COMPONENTS = {
         "train": "helix-train",
     },
     "dataset": dict.fromkeys(
-        ("labelled-files", "reconstruction", "span-corruption", "text-bytes", "text-tokens"), "helix-data"
+        ("cached", "labelled-files", "reconstruction", "span-corruption", "text-bytes", "text-tokens"),
+        "helix-data",
     ),
     "layer": dict.fromkeys(
         (

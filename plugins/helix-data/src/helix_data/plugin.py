@@ -57,6 +57,12 @@ def helix_datasets() -> list[Component]:
             summary="Text as the tokens of any tokenizer, in shuffled windows",
         ),
         Component(
+            name="cached",
+            target="helix_data.caching.cached:Cached",
+            config="helix_data.caching.config:CachedConfig",
+            summary="Another dataset, whose decoded samples or batches are kept on disk",
+        ),
+        Component(
             name="labelled-files",
             target="helix_data.labelled_files:LabelledFiles",
             config="helix_data.config:LabelledFilesConfig",

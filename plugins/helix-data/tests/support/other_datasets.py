@@ -99,3 +99,54 @@ class Unsendable:
 
     def batch(self, *, seed, step):
         return step
+
+
+class Decoding:
+    """Decodes samples one by one, and counts how often."""
+
+    fingerprint = "decoding"
+    batch_size = 2
+    seq_len = 4
+    n_rows = 6
+
+    def __init__(self, *, scale: int = 1):
+        self.scale = scale
+        self.n_decoded = 0
+
+    def describe(self):
+        return "numbers"
+
+    def rows(self, *, seed, step, rank=0, world_size=1):
+        first = seed + (step * world_size + rank) * self.batch_size
+        return [(first + row) % self.n_rows for row in range(self.batch_size)]
+
+    def decode(self, row):
+        self.n_decoded += 1
+        return {"values": np.arange(4) * row * self.scale, "name": f"row {row}"}
+
+    def collate(self, samples):
+        return Drawn(
+            torch.tensor(np.stack([sample["values"] for sample in samples])), np.zeros(1), (0, 0, 0), 0
+        )
+
+    def batch(self, **place):
+        return self.collate([self.decode(row) for row in self.rows(**place)])
+
+
+class Whole:
+    """Makes batches, and batches to be measured on, in one piece, and counts them."""
+
+    fingerprint = "whole"
+
+    def __init__(self, *, scale: int = 1):
+        self.scale = scale
+        self.n_made = 0
+
+    def batch(self, *, seed, step, rank=0, world_size=1):
+        self.n_made += 1
+        return torch.tensor([seed, step, rank, world_size]) * self.scale
+
+    def evaluation_batches(self):
+        for number in range(3):
+            self.n_made += 1
+            yield torch.full((2,), number)

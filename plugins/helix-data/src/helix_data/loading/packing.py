@@ -67,19 +67,20 @@ def places(sizes: Sequence[int]) -> tuple[list[slice], int]:
     return found, end
 
 
+def rebuild_tensor(memory: NDArray[np.uint8], dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return the tensor whose memory these bytes are."""
+    return torch.from_numpy(memory).view(dtype).reshape(shape)
+
+
 class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if type(value) is not torch.Tensor or not _is_plain(value):
             return NotImplemented
         plain = value.resolve_conj().resolve_neg().contiguous()
         memory = plain.reshape(-1).view(torch.uint8).numpy()
-        return _tensor, (memory, value.dtype, tuple(value.shape))
+        return rebuild_tensor, (memory, value.dtype, tuple(value.shape))
 
 
 def _is_plain(value: torch.Tensor) -> bool:
     is_dense = value.device.type == "cpu" and value.layout is torch.strided and not value.is_quantized
     return is_dense and not value.requires_grad
-
-
-def _tensor(memory: NDArray[np.uint8], dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
-    return torch.from_numpy(memory).view(dtype).reshape(shape)

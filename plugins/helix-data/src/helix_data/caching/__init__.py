@@ -1,0 +1,1 @@
+"""What is expensive to decode, kept on disk."""
