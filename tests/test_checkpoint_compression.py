@@ -275,7 +275,18 @@ def test_a_frame_that_claims_more_than_its_array_is_refused_before_anything_is_a
         compression.frame_of(memoryview(big), 4096)
 
 
-@pytest.mark.parametrize("nbytes", [16, 4096, 2**18, 2**22, 2**25 + 8])
+@pytest.mark.parametrize("dtype", ["<f4", "<f8"])
+@pytest.mark.parametrize("n", [75_300, 262_145, 894_785])
+def test_elements_that_are_no_multiple_of_eight_shrink_as_much_as_others(n, dtype):
+    values = rng().standard_normal(n).astype(np.float32).astype(dtype)
+    shares = [
+        len(compression.compress(part.view(np.uint8), part.itemsize)) / part.nbytes
+        for part in (values, values[: n // 8 * 8])
+    ]
+    assert shares[0] < shares[1] + 0.01 < 0.93
+
+
+@pytest.mark.parametrize("nbytes", [16, 4096, 2**18, 2**18 + 8, 2**22, 2**22 - 24, 2**25 + 8])
 def test_nothing_unfolds_to_as_much_as_readers_refuse(nbytes):
     assert nbytes < compression.MOST_UNFOLDED * len(compression.compress(np.zeros(nbytes, np.uint8), 8))
     worst = compression.compress(noise(nbytes // 4).view(np.uint8), 4)
