@@ -58,6 +58,30 @@ def test_a_state_comes_back_whole_in_part_in_place_and_by_slice(run):
         checkpoint.verify()
 
 
+def test_what_is_compressed_comes_back_from_a_store_and_its_damage_is_found(run):
+    path = CheckpointManager(run, compression="bitshuffle-lz4").save(7, STATE)
+    with Checkpoint.open(path) as checkpoint:
+        checkpoint.verify()
+        info = checkpoint.arrays["model/w"]
+        assert info.compression == "bitshuffle-lz4"
+        assert checkpoint["model/w"][2000:2002, 5].tolist() == [2_000_005, 2_001_005]
+        (size,) = checkpoint.manifest.packs.values()
+    assert np.array_equal(load(path)["model"]["w"], STATE["model"]["w"])
+    assert np.array_equal(load(path, mmap=True, verify=False)["model"]["w"], STATE["model"]["w"])
+    assert np.array_equal(
+        zarr.open_group(zarr_store(path), mode="r")["model/w"][17:19], STATE["model"]["w"][17:19]
+    )
+    store, key = store_of(run), pack_of(run, 7)
+    content = bytearray(obstore.get(store, key).bytes().to_bytes())
+    assert info.stored_bytes <= len(content) == size < STATE["model"]["w"].nbytes / 2
+    content[size // 2] ^= 1
+    obstore.put(store, key, bytes(content))
+    with pytest.raises(
+        CheckpointError, match="part of array 'model/w', were changed: its checksum is another"
+    ):
+        load(path, verify=False)
+
+
 def test_an_address_may_be_text_a_store_or_a_place_in_one(bucket):
     save(f"{bucket}/step-00000001", state(1))
     store = from_url(bucket, client_options={"allow_http": True})
