@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import attrs
 import torch
-from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 if TYPE_CHECKING:
@@ -63,8 +62,9 @@ def clip_adaptively(parameters: Sequence[torch.nn.Parameter], limit: float) -> N
 
 
 def _whole(tensor: Tensor) -> Tensor:
-    """Return a tensor as it is, or what ranks that share it hold together."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    """Return a tensor as it is, or what ranks that share it (a DTensor) hold together."""
+    whole: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return whole
 
 
 def _row_norms(tensor: Tensor) -> Tensor:

@@ -197,6 +197,9 @@ def _measuring(model: torch.nn.Module) -> Iterator[torch.device]:
         with torch.inference_mode():
             yield next(model.parameters()).device
     finally:
+        # FSDP2 keeps some weights whole after a forward pass, for a backward pass that does not come here.
+        if hasattr(model, "reshard"):
+            model.reshard()
         model.train(was_training)
 
 

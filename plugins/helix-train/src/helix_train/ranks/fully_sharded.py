@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,9 @@ class FullySharded(SeveralRanks):
         if streams:
             for method in ("init_state", "extend"):
                 register_fsdp_forward_method(model, method)
+        # Torch warns of what would go wrong if the model's output were changed in place, which it is not.
+        told = rf"FSDP2-wrapped module \({type(model).__name__}\) returned a view"
+        warnings.filterwarnings("ignore", told, UserWarning)
         return model
 
     @contextmanager

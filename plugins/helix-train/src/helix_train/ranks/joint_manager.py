@@ -32,6 +32,7 @@ class JointManager:
         group: Carries what the ranks tell one another, in the memory of the host.
         async_: Must be false.
         incremental: Must be false.
+        compression: See `save_sharded`.
 
     Raises:
         ArgumentError: `async_` or `incremental` is true.
@@ -46,6 +47,7 @@ class JointManager:
         group: ProcessGroup | None = None,
         async_: bool = False,
         incremental: bool = False,
+        compression: str | None = None,
     ) -> None:
         for name, value in (("async", async_), ("incremental", incremental)):
             if value:
@@ -55,6 +57,7 @@ class JointManager:
                 )
         self._ranks = ranks
         self._group = group
+        self._compression = compression
         self._own = CheckpointManager(directory, keep=keep)
 
     def save(
@@ -68,7 +71,13 @@ class JointManager:
         path = self.path(step)
         with ExitStack() as saving:
             self._ranks.once(lambda: _only_done(saving.enter_context(self._own.saving(step))))
-            save_sharded(str(path), state, attributes=attributes, process_group=self._group)
+            save_sharded(
+                str(path),
+                state,
+                attributes=attributes,
+                compression=self._compression,
+                process_group=self._group,
+            )
             self._ranks.once(saving.close)
         return path
 
