@@ -37,7 +37,16 @@ COMPONENTS = {
         "train": "helix-train",
     },
     "dataset": dict.fromkeys(
-        ("cached", "labelled-files", "reconstruction", "span-corruption", "text-bytes", "text-tokens"),
+        (
+            "byte-shards",
+            "cached",
+            "labelled-files",
+            "mixture",
+            "reconstruction",
+            "span-corruption",
+            "text-bytes",
+            "text-tokens",
+        ),
         "helix-data",
     ),
     "layer": dict.fromkeys(

@@ -10,9 +10,10 @@ from helix_kernel import ComponentOf, option
 from helix_kernel.errors import ArgumentError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 Source = Literal["python-docs", "python-stdlib"]
+Packing = Literal["stream", "packed", "documents"]
 
 
 @attrs.frozen(kw_only=True)
@@ -69,6 +70,34 @@ class LabelledFilesConfig:
 
 
 @attrs.frozen(kw_only=True)
+class ByteShardsConfig:
+    """A folder of shards that ``helix data ingest`` made."""
+
+    path: str = option(help="the folder")
+    seq_len: int = option(256, ge=1, help="bytes in a window")
+    batch_size: int = option(16, ge=1, help="windows in a batch, on each rank")
+    packing: Packing = option(
+        "stream",
+        help="stream: documents end to end; packed: the same, but a document's first byte is no target; "
+        "documents: each window in one document, padded",
+    )
+
+
+@attrs.frozen(kw_only=True)
+class MixtureConfig:
+    """Rows of several datasets, each as often as its weight says."""
+
+    parts: dict[str, Annotated[Any, ComponentOf("dataset")]] = option(
+        help="the datasets, by names of their own: [data.parts.NAME]; of one seq_len and vocab_size"
+    )
+    weights: dict[str, float] = option(help="how often each is drawn, by the same names, in any unit")
+    batch_size: int = option(16, ge=1, help="rows in a batch, on each rank")
+
+    def __attrs_post_init__(self) -> None:
+        check_mixture(self.parts, self.weights)
+
+
+@attrs.frozen(kw_only=True)
 class ByteTokenizerConfig:
     """Every byte is a token."""
 
@@ -105,6 +134,22 @@ def check_origin(source: str | None, paths: Sequence[str]) -> None:
         raise ArgumentError(
             f"source is {source!r}, allowed is one of {known}.{did_you_mean(str(source), known)}"
         )
+
+
+def check_mixture(parts: Mapping[str, object], weights: Mapping[str, float]) -> None:
+    """Check that the parts of a mixture and their weights have the same names, at least one.
+
+    Raises:
+        ArgumentError: They have not.
+    """
+    if not parts:
+        raise ArgumentError("parts is empty; name at least one dataset: [data.parts.NAME]")
+    for name in parts:
+        if name not in weights:
+            raise ArgumentError(f"weights has none for the part {name!r}.{did_you_mean(name, weights)}")
+    for name in weights:
+        if name not in parts:
+            raise ArgumentError(f"weights.{name}: no part has that name.{did_you_mean(name, parts)}")
 
 
 def check_sizes(*, seq_len: int, batch_size: int, validation_fraction: float) -> None:

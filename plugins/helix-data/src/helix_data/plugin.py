@@ -69,6 +69,18 @@ def helix_datasets() -> list[Component]:
             summary="Whole files, each of the class whose folder it lies in",
         ),
         Component(
+            name="byte-shards",
+            target="helix_data.byte_shards:ByteShards",
+            config="helix_data.config:ByteShardsConfig",
+            summary="Documents in memory-mapped shards, as helix data ingest makes them, in shuffled windows",
+        ),
+        Component(
+            name="mixture",
+            target="helix_data.mixture:Mixture",
+            config="helix_data.config:MixtureConfig",
+            summary="Rows of several datasets, each as often as its weight says",
+        ),
+        Component(
             name="reconstruction",
             target="helix_data.reconstruction:Reconstruction",
             config="helix_data.config:TextBytesConfig",
