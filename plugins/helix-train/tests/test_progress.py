@@ -40,7 +40,7 @@ def terminal(monkeypatch):
 
 
 FULL = Update(2900, 5.5, 7.9348, 123456.7, rate=2.95e-4, norm=0.8123, data_wait=0.021, mfu=0.413)
-HELD_OUT = "2.9143 bits per byte"
+HELD_OUT = "2.9143 bits per byte held out"
 
 
 def update(step):
@@ -119,13 +119,13 @@ class TestPlainLines:
     def test_what_was_held_out_has_a_line_of_its_own(self):
         shown = io.StringIO()
         Progress(shown).evaluated(20, HELD_OUT)
-        assert shown.getvalue() == "step 20: 2.9143 bits per byte held out\n"
+        assert shown.getvalue() == f"step 20: {HELD_OUT}\n"
 
     @pytest.mark.parametrize(
         ("last", "told"),
         [
-            (10, "done: step 10/10 after 0:01:00, 12 s a step; loss 2.0000; held out: {} at step 7\n"),
-            (7, "stopped: step 7/10 after 0:01:00, 30 s a step; loss 2.0000; held out: {} at step 7\n"),
+            (10, "done: step 10/10 after 0:01:00, 12 s a step; loss 2.0000; {} at step 7\n"),
+            (7, "stopped: step 7/10 after 0:01:00, 30 s a step; loss 2.0000; {} at step 7\n"),
         ],
     )
     def test_the_last_line_says_what_the_run_came_to(self, clock, last, told):
@@ -251,7 +251,7 @@ class TestDisplay:
         course.held_out = f"{HELD_OUT} at step 2800"
         bar, learnt, rates = self.drawn(course, 80)
         assert re.fullmatch(r"step 2900/12000 ━+[╸╺]━+ 24% 1:06:40 ETA 3:29:12", bar)
-        assert learnt == "loss 5.5000   7.935 bits/byte   held out 2.9143 bits per byte at step 2800"
+        assert learnt == "loss 5.5000   7.935 bits/byte   2.9143 bits per byte held out at step 2800"
         assert rates == "123,457 tokens/s   lr 2.95e-04   grad norm 0.812   data wait 2%   mfu 41%"
 
     def test_wide_ones_have_the_curve_of_the_last_losses(self, course):

@@ -90,7 +90,7 @@ def _told(course: Course, options: ConsoleOptions) -> Iterator[Text]:
     n_learnt = 2 if update.bits_per_byte is not None else 1
     learnt, rates = parts[:n_learnt], parts[n_learnt:]
     if course.held_out:
-        learnt.append(Text.assemble(("held out ", "dim"), course.held_out))
+        learnt.append(Text(course.held_out))
     if not options.ascii_only and len(course.losses) > 1:
         learnt.append(Text(sparkline(course.losses), style="cyan"))
     yield _fitting(learnt, options.max_width)

@@ -101,7 +101,7 @@ class Course:
         what = "done" if self.step >= self.steps else "stopped"
         pace = f", {_pace(self.elapsed / done)} a step" if done else ""
         loss = f"; loss {self.update.loss:.4f}" if self.update else ""
-        held_out = f"; held out: {self.held_out}" if self.held_out else ""
+        held_out = f"; {self.held_out}" if self.held_out else ""
         return f"{what}: step {self.step}/{self.steps} after {clock(self.elapsed)}{pace}{loss}{held_out}"
 
 
@@ -148,9 +148,14 @@ class Progress:
             self.note(f"step {update.step}/{self._course.steps}  {update}  ETA {left}")
 
     def evaluated(self, step: int, text: str) -> None:
-        """Show what was found on held-out data, as a line that stays and beside what follows."""
+        """Show what was found on held-out data, as a line that stays and beside what follows.
+
+        Args:
+            step: Steps done.
+            text: What was found, such as ``2.9143 bits per byte held out``.
+        """
         self._course.held_out = f"{text} at step {step}"
-        self.note(f"step {step}: {text} held out")
+        self.note(f"step {step}: {text}")
 
     def close(self) -> None:
         """Leave the terminal as it was found, and say what the run came to."""
