@@ -232,6 +232,20 @@ def test_a_code_without_use_moves_to_a_vector_of_the_batch():
     assert moved_at == 4
 
 
+def test_a_moved_code_has_as_many_batches_again():
+    layer = VQ(8, codebook_dim=None, n_codes=4, kmeans_init=False, decay=0.5, replace_after=3).train()
+    book = layer._books()[0]
+    book.embed[0, 3], book.cluster_size[0, 3] = 1000.0, 0.0
+    layer(inputs())
+    assert book.cluster_size[0, 3] == 1.0
+    book.embed[0, 3] = book.embed_avg[0, 3] = 1000.0
+    for _ in range(3):
+        layer(inputs())
+        assert book.embed[0, 3].min() > 900
+    layer(inputs())
+    assert book.embed[0, 3].max() < 100
+
+
 def test_random_numbers_come_from_torchs_global_generator():
     def run(seed):
         layer = VQ(8, n_codes=16, kmeans_init=True, decay=0.5, replace_after=2)
@@ -275,7 +289,7 @@ def test_autocast_changes_no_code(make):
     """The library's own choice would be made in bfloat16 on a CPU."""
     layer = learnt(make()).eval()
     layer.in_proj = torch.nn.Identity()
-    z = inputs(8, 100, layer.codebook_dim)
+    z = inputs(40, 100, layer.codebook_dim)
     layer.d_model = layer.codebook_dim
     ids = layer.encode(z)
     with torch.autocast("cpu", dtype=torch.bfloat16):
