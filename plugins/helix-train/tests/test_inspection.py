@@ -183,6 +183,7 @@ class TestRuns:
         (folder / "foreign/metrics.jsonl").write_text("x")
         (folder / ".hidden").mkdir()
         make_run(folder / ".hidden/run")
+        make_run(two[0] / "checkpoints/inner")
         broken = make_run(folder / "broken")
         (broken / "run.json").write_text("{")
         half = make_run(folder / "half")
