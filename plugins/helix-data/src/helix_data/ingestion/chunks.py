@@ -10,8 +10,8 @@ import attrs
 from helix_data.documents.document import START, Corrupt
 from helix_data.ingestion.journal import Chunk, FileCount, Journal, Place
 from helix_data.shards.index import SPLITS, IngestOptions
-from helix_data.shards.writing import ShardWriter, write_atomically
-from helix_kernel.errors import DataError, HelixError
+from helix_data.shards.writing import ShardWriter, cannot_write, write_atomically
+from helix_kernel.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -74,10 +74,7 @@ class Job:
                 place = yield from _ChunkWriter(self, task, number).write(place)
                 number += 1
         except OSError as error:
-            raise HelixError(
-                f"{self.folder}: cannot be written: {error.strerror}; what is finished is kept: make "
-                "room and run the same again to go on"
-            ) from error
+            raise cannot_write(self.folder, error) from error
 
 
 class _ChunkWriter:

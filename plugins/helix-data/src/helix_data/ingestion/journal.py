@@ -147,10 +147,8 @@ class Journal:
 
 
 def _is_of_shards(name: str) -> bool:
-    name = name.removeprefix(".")
-    return name.startswith(tuple(f"{split}-" for split in SPLITS)) and name.endswith(
-        (".bytes", ".ends", ".partial")
-    )
+    begins = (*(f"{split}-" for split in SPLITS), f"{INDEX}.", f"{SKIPPED}.")
+    return name.removeprefix(".").startswith(begins) and name.endswith((".bytes", ".ends", ".partial"))
 
 
 def _loaded(path: Path) -> Any:

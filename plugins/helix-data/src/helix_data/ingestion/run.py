@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,7 +24,7 @@ from helix_data.shards.index import (
     load_index,
     sizes,
 )
-from helix_data.shards.writing import write_atomically
+from helix_data.shards.writing import cannot_write, write_atomically
 from helix_data.sources import files_of_paths
 from helix_kernel.errors import DataError, HelixError
 
@@ -135,18 +136,23 @@ def _claimed(folder: Path) -> Iterator[Journal]:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()) and not (folder / INDEX).exists() and not journal.path.exists():
             raise DataError(f"{folder}: is not empty, and holds no shards; name a new folder")
-        journal.path.mkdir(exist_ok=True)
-        lock = (journal.path / "lock").open("w")
+        held = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be made or written: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(
-                f"{folder}: another ingestion is at work here; wait for it, or stop it"
-            ) from error
+        raise DataError(f"{folder}: cannot be made or read: {error.strerror}") from error
+    try:
+        _lock(folder, held)
         yield journal
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    finally:
+        os.close(held)
+
+
+def _lock(folder: Path, held: int) -> None:
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise DataError(f"{folder}: another ingestion is at work here; wait for it, or stop it") from error
 
 
 def _tasks(files: Sequence[FileSegment], size: int) -> list[Task]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from helix_data.shards.index import Shard
+from helix_kernel.errors import HelixError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,6 +111,14 @@ def write_atomically(path: Path, data: bytes) -> str:
         return file.close()
     finally:
         file.abandon()
+
+
+def cannot_write(folder: Path, error: OSError) -> HelixError:
+    """Return the error that says why shards cannot be written, and what to do."""
+    return HelixError(
+        f"{folder}: cannot be written: {error.strerror or error}; what is finished is kept: make room and "
+        "run the same again to go on"
+    )
 
 
 def sync_folder(folder: Path) -> None:
