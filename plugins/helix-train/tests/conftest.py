@@ -45,7 +45,13 @@ def table(tmp_path):
         "loss": {"use": "cross-entropy"},
         "optimizer": {"use": "adamw", "lr": 0.1},
         "schedule": {"use": "cosine", "warmup_steps": 2},
-        "trainer": {"steps": 6, "log_every": 1, "out": str(tmp_path / "run")},
+        "trainer": {
+            "steps": 6,
+            "log_every": 1,
+            "measure_speed": False,
+            "samples": 0,
+            "out": str(tmp_path / "run"),
+        },
     }
 
 
@@ -63,6 +69,7 @@ def trainer(kernel, installed, table, monkeypatch):
 
     # Drawing takes longer than all the rest of such a run.
     monkeypatch.setattr("helix_train.reporting.draw_loss_curve", lambda records, path: path)
+    monkeypatch.setattr("helix_train.reporting.write_report", lambda out: out)
 
     def build(changes=None):
         changed = deepcopy(table)

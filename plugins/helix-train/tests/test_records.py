@@ -52,11 +52,12 @@ def test_times_are_kept_apart_and_leave_out_pauses(tmp_path, clock):
     with recorder.paused():
         clock.now += 50
     clock.now += 1
-    update = recorder.training(StepReport(step=10, loss=1.0, norm=1.0, rate=0.1, n_tokens=5))
+    update = recorder.training(StepReport(step=10, loss=1.0, norm=1.0, rate=0.1, n_tokens=5, waited=1.0))
     recorder.close()
     assert update.tokens_per_second == 8 * 5 / 4
+    assert update.data_wait == 0.25
     (record,) = read_records(tmp_path / "timing.jsonl")
-    assert record == {"step": 10, "seconds": 4.0, "tokens_per_second": 10.0}
+    assert record == {"step": 10, "seconds": 4.0, "tokens_per_second": 10.0, "data_wait": 0.25}
     assert "seconds" not in (tmp_path / "metrics.jsonl").read_text()
 
 

@@ -11,11 +11,14 @@ import attrs
 import pytest
 import torch
 
+import helix_train.reporting
 import helix_train.trainer
 from helix_kernel.checkpoint import Checkpoint, load
 from helix_kernel.errors import ArgumentError, CheckpointError, ConfigError, HelixError
 from helix_train.config import TrainerConfig
 from helix_train.progress import Progress
+from helix_train.report import write_report
+from helix_train.run_file import read_run_file
 from helix_train.state import parameter_groups
 
 
@@ -468,7 +471,7 @@ def test_the_best_and_the_round_checkpoints_stay(trainer, monkeypatch):
     monkeypatch.setattr(
         helix_train.trainer,
         "evaluate_dataset",
-        lambda *arguments: attrs.evolve(evaluate(*arguments), loss=next(losses)),
+        lambda *arguments, **named: attrs.evolve(evaluate(*arguments, **named), loss=next(losses)),
     )
     fit(trained)
     assert checkpoints(trained.out) == [2, 4, 6]
@@ -493,3 +496,74 @@ def test_a_checkpoint_says_how_long_its_run_took_with_what_came_before(trainer, 
     fit(trainer(longer))
     later = Checkpoint.open(tmp_path / "run/checkpoints/step-00000008").attributes
     assert later["wall_time"] > attributes["wall_time"]
+
+
+class TestWhatARunLeaves:
+    def test_run_json_and_a_report_tell_how_it_ended(self, trainer, monkeypatch):
+        monkeypatch.setattr(helix_train.reporting, "write_report", write_report)
+        trained = trainer(
+            {"trainer.measure_speed": True, "trainer.samples": 2, "trainer.checkpoint_every": 2}
+        )
+        fit(trained)
+        record = read_run_file(trained.out)
+        assert (record.status, record.step, record.steps) == ("done", 6, 6)
+        assert record.flops_per_step > 0
+        assert record.tokens_per_step == 4 * 6
+        assert record.checkpoint.endswith("step-00000006")
+        assert len(record.samples) == 2
+        page = (trained.out / "report.html").read_text()
+        assert "toy" in page
+        timing = [json.loads(line) for line in (trained.out / "timing.jsonl").read_text().splitlines()]
+        assert all(line["mfu"] > 0 and 0 <= line["data_wait"] <= 1 for line in timing)
+
+    def test_a_failure_is_in_run_json_too(self, trainer):
+        trained = trainer()
+        trained.model.head.weight.register_hook(lambda gradient: gradient * math.inf)
+        with pytest.raises(HelixError):
+            fit(trained)
+        record = read_run_file(trained.out)
+        assert record.status == "failed"
+        assert "gradient's norm" in record.error
+
+    def test_measuring_changes_no_bit_of_the_run(self, trainer, tmp_path):
+        changes = {"model.dropout": 0.3, "data.draws": True}
+        for name, measured in (("with", True), ("without", False)):
+            out = str(tmp_path / name)
+            more = {"trainer.measure_speed": measured, "trainer.samples": int(measured), "trainer.out": out}
+            fit(trainer({**changes, **more}))
+        lines = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("with", "without")]
+        assert lines[0] == lines[1]
+
+
+def test_metrics_of_held_out_predictions_are_recorded_beside_the_loss(trainer):
+    trained = trainer({"trainer.metrics": [{"use": "accuracy"}, {"use": "perplexity"}]})
+    result = fit(trained)
+    (validated,) = records(trained.out, "validation_loss")
+    assert 0 <= validated["validation_accuracy"] <= 1
+    assert validated["validation_perplexity"] == pytest.approx(math.exp(result.evaluation.loss), rel=1e-5)
+
+
+def test_what_modules_measure_of_themselves_is_recorded(trainer, monkeypatch):
+    import toy_lm
+
+    monkeypatch.setattr(toy_lm.Model, "measurements", lambda self: {"norm": 2.0}, raising=False)
+    trained = trainer({"trainer.steps": 1})
+    fit(trained)
+    assert records(trained.out)[0]["norm"] == 2.0
+
+
+def test_steps_that_are_asked_for_are_profiled(trainer):
+    trained = trainer({"trainer.profile_steps": [2, 3]})
+    fit(trained)
+    assert sorted(path.name for path in (trained.out / "profile").iterdir()) == [
+        "ops-2-3.txt",
+        "trace-2-3.json",
+    ]
+
+
+def test_compressed_checkpoints_go_on_as_others_do(trainer, tmp_path):
+    changes = {"trainer.checkpoint_every": 3, "trainer.checkpoint_compression": "bitshuffle-lz4"}
+    fit(trainer(changes))
+    again = trainer({**changes, "trainer.steps": 7, "trainer.resume": True})
+    fit(again)
+    assert checkpoints(again.out) == [3, 6, 7]

@@ -11,6 +11,7 @@ import torch
 from helix_kernel.errors import ArgumentError
 from helix_train.initial_weights import load_initial_weights
 from helix_train.objective import Objective
+from helix_train.optimizers.muon import mark_tables
 from helix_train.precision import Precision
 from helix_train.state import parameter_groups, seed_rngs
 from helix_train.streaming import check_streams
@@ -93,6 +94,7 @@ def assemble(options: TrainerConfig, ranks: Ranks, *, resumes: bool) -> Parts:
     runs = ranks.prepare(model, streams=options.chunk_len > 0)
     ranks.seed_apart(options.seed)
     precision = Precision(options.precision, ranks.device.type)
+    mark_tables(model)
     return Parts(
         dataset=dataset,
         selection=selection,

@@ -8,6 +8,7 @@ import attrs
 
 from helix_kernel import ComponentOf, option
 from helix_kernel.errors import ArgumentError, did_you_mean
+from helix_train.profiling import check_profiled
 
 Gradient = Literal["truncated", "exact"]
 """What passes backwards through the borders between chunks: nothing, or all of the gradient."""
@@ -44,6 +45,9 @@ class TrainerConfig:
     checkpoint_async: bool = option(
         False, help="write checkpoints in the background; training waits only while its state is copied"
     )
+    checkpoint_compression: Literal["bitshuffle-lz4"] | None = option(
+        None, help="compress what gets smaller by it; such arrays are not mapped into memory"
+    )
     checkpoint_incremental: bool = option(
         False, help="do not write again what the last checkpoint holds bit for bit, such as frozen weights"
     )
@@ -76,6 +80,17 @@ class TrainerConfig:
     deterministic: bool = option(
         False, help="let PyTorch use deterministic algorithms only; see docs/training.md for what that covers"
     )
+    measure_speed: bool = option(
+        True,
+        help="count a step's operations and measure the device's peak before training, for flops and mfu",
+    )
+    profile_steps: tuple[int, int] | None = option(
+        None,
+        help="first and last step to trace with PyTorch's profiler, into profile/ of the run's directory",
+    )
+    samples: int = option(
+        1, ge=0, help="texts that a language model over bytes writes for the report when the run ends"
+    )
     device: str = option("auto", help="auto: the accelerator if there is one, else cpu")
     parallel: Parallel = option(
         "auto", help="how the processes of torchrun share the work; auto: ddp where there are several"
@@ -92,6 +107,7 @@ class TrainerConfig:
 
     def __attrs_post_init__(self) -> None:
         _check_choices(self)
+        check_profiled(self.profile_steps)
         check_recomputation(self.chunk_len, activation_checkpointing=self.activation_checkpointing)
         check_best(self.keep_best, self.validate_every)
 

@@ -12,11 +12,12 @@ import torch
 from torch.nn import functional as F
 
 from helix_kernel.errors import ArgumentError
+from helix_train.metrics.several import Metrics
 from helix_train.objective import Examples, predict
 from helix_train.streaming import check_streams
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -30,12 +31,14 @@ class Evaluation:
         n_targets: How many targets were predicted.
         tokens_per_byte: Tokens of a byte of the held-out text, on average; None where targets are no text.
         accuracy: Share of rows whose class is the likeliest one; None where targets are tokens.
+        metrics: What else was measured, by name.
     """
 
     loss: float
     n_targets: int
     tokens_per_byte: float | None = 1.0
     accuracy: float | None = None
+    metrics: Mapping[str, float] = attrs.field(factory=dict)
 
     @property
     def bits_per_byte(self) -> float | None:
@@ -53,6 +56,7 @@ class Evaluation:
             "validation_loss": self.loss,
             "validation_bits_per_byte": self.bits_per_byte,
             "validation_accuracy": self.accuracy,
+            **{f"validation_{name}": value for name, value in self.metrics.items()},
         }
 
     def __str__(self) -> str:
@@ -64,7 +68,9 @@ class Evaluation:
         return f"loss {self.loss:.4f}"
 
 
-def evaluate_dataset(model: torch.nn.Module, dataset: Any, *, chunk_len: int = 0) -> Evaluation | None:
+def evaluate_dataset(
+    model: torch.nn.Module, dataset: Any, *, chunk_len: int = 0, metrics: Metrics | None = None
+) -> Evaluation | None:
     """Measure a model on what a dataset holds out.
 
     Args:
@@ -72,6 +78,7 @@ def evaluate_dataset(model: torch.nn.Module, dataset: Any, *, chunk_len: int = 0
         dataset: Has ``evaluation_batches()`` or else ``held_out()``, ``seq_len`` and ``batch_size``; and
             ``tokens_per_byte`` where its tokens are no bytes, None where they are no text.
         chunk_len: Read all in one pass, so many tokens at a time; 0: in windows of the dataset's.
+        metrics: What to measure besides the loss.
 
     Returns:
         None where nothing is held out.
@@ -79,22 +86,30 @@ def evaluate_dataset(model: torch.nn.Module, dataset: Any, *, chunk_len: int = 0
     Raises:
         ArgumentError: The model or the dataset cannot do it.
     """
+    metrics = Metrics() if metrics is None else metrics
+    metrics.begin(dataset)
     if not hasattr(dataset, "evaluation_batches"):
-        found = _evaluate_text(model, dataset, chunk_len)
+        found = _evaluate_text(model, dataset, chunk_len, metrics)
     elif chunk_len:
         raise ArgumentError(
             f"--stream: {type(dataset).__name__} brings batches of its own to be measured on, which are no "
             "one text to read in a pass; leave --stream out"
         )
     else:
-        found = evaluate_batches(model, dataset.evaluation_batches())
+        found = evaluate_batches(model, dataset.evaluation_batches(), metrics=metrics)
     if found is None:
         return None
-    return attrs.evolve(found, tokens_per_byte=getattr(dataset, "tokens_per_byte", 1.0))
+    tokens_per_byte = getattr(dataset, "tokens_per_byte", 1.0)
+    return attrs.evolve(found, tokens_per_byte=tokens_per_byte, metrics=metrics.compute())
 
 
 def evaluate(
-    model: torch.nn.Module, held_out: NDArray[np.integer], *, seq_len: int, batch_size: int
+    model: torch.nn.Module,
+    held_out: NDArray[np.integer],
+    *,
+    seq_len: int,
+    batch_size: int,
+    metrics: Metrics | None = None,
 ) -> Evaluation:
     """Predict every held-out token but the first once, in overlapping windows.
 
@@ -106,6 +121,7 @@ def evaluate(
         held_out: Tokens (n,), such as bytes in uint8, at least 2.
         seq_len: Length of a window.
         batch_size: Windows in one forward pass.
+        metrics: Sees every prediction that is scored.
 
     Raises:
         ArgumentError: A number is out of range, or there is no token to predict.
@@ -114,13 +130,18 @@ def evaluate(
     total, count = 0.0, 0
     with _measuring(model) as device:
         for ids, targets, scored in _batches(held_out, seq_len, batch_size):
-            losses = _losses(model(ids.to(device)), targets)
+            logits = model(ids.to(device))
+            losses = _losses(logits, targets)
             total += float(losses[scored].sum())
             count += int(scored.sum())
+            if metrics is not None:
+                metrics.update(logits, targets, mask=scored)
     return Evaluation(total / count, count)
 
 
-def evaluate_stream(model: Any, held_out: NDArray[np.integer], *, chunk_len: int) -> Evaluation:
+def evaluate_stream(
+    model: Any, held_out: NDArray[np.integer], *, chunk_len: int, metrics: Metrics | None = None
+) -> Evaluation:
     """Predict every held-out token but the first from everything before it, in one pass.
 
     The model's state goes from chunk to chunk, so memory grows with neither the text nor, where the
@@ -130,6 +151,7 @@ def evaluate_stream(model: Any, held_out: NDArray[np.integer], *, chunk_len: int
         model: From ids (B, L) int64 to logits (B, L, V), with ``init_state`` and ``extend``.
         held_out: Tokens (n,), such as bytes in uint8, at least 2.
         chunk_len: Tokens read at a time; changes no result but for rounding.
+        metrics: Sees every prediction.
 
     Raises:
         ArgumentError: The model cannot stream, the number is out of range, or there is no token to
@@ -146,10 +168,14 @@ def evaluate_stream(model: Any, held_out: NDArray[np.integer], *, chunk_len: int
             ids = torch.from_numpy(chunk).unsqueeze(0)
             logits, state = model.extend(ids[:, :-1].to(device), state)
             total += float(_losses(logits, ids[:, 1:]).sum())
+            if metrics is not None:
+                metrics.update(logits, ids[:, 1:])
     return Evaluation(total / n_targets, n_targets)
 
 
-def evaluate_batches(model: torch.nn.Module, batches: Iterable[Any]) -> Evaluation | None:
+def evaluate_batches(
+    model: torch.nn.Module, batches: Iterable[Any], *, metrics: Metrics | None = None
+) -> Evaluation | None:
     """Measure a model on the targets of given batches.
 
     Args:
@@ -157,6 +183,7 @@ def evaluate_batches(model: torch.nn.Module, batches: Iterable[Any]) -> Evaluati
             classes of whole rows.
         batches: Each has ``inputs`` (B, L) and ``targets`` (B, L) or (B,), and perhaps ``mask``, bool in the
             targets' shape: which of them count; and ``input_mask``, see `helix_train.objective.Examples`.
+        metrics: Sees every prediction whose target counts.
 
     Returns:
         None where there is no target that counts.
@@ -171,6 +198,8 @@ def evaluate_batches(model: torch.nn.Module, batches: Iterable[Any]) -> Evaluati
             losses = _losses(logits, examples.targets)[kept]
             total += float(losses.sum())
             count += losses.numel()
+            if metrics is not None:
+                metrics.update(logits, examples.targets, mask=examples.mask)
             of_rows = examples.targets.dim() == 1
             if of_rows:
                 n_right += int((logits.argmax(-1) == examples.targets).cpu()[kept].sum())
@@ -179,13 +208,16 @@ def evaluate_batches(model: torch.nn.Module, batches: Iterable[Any]) -> Evaluati
     return Evaluation(total / count, count, accuracy=n_right / count if of_rows else None)
 
 
-def _evaluate_text(model: torch.nn.Module, dataset: Any, chunk_len: int) -> Evaluation | None:
+def _evaluate_text(
+    model: torch.nn.Module, dataset: Any, chunk_len: int, metrics: Metrics
+) -> Evaluation | None:
     held_out = dataset.held_out()
     if len(held_out) < 2:
         return None
     if chunk_len:
-        return evaluate_stream(model, held_out, chunk_len=chunk_len)
-    return evaluate(model, held_out, seq_len=dataset.seq_len, batch_size=dataset.batch_size)
+        return evaluate_stream(model, held_out, chunk_len=chunk_len, metrics=metrics)
+    sizes = {"seq_len": dataset.seq_len, "batch_size": dataset.batch_size}
+    return evaluate(model, held_out, **sizes, metrics=metrics)
 
 
 @contextmanager
@@ -198,8 +230,9 @@ def _measuring(model: torch.nn.Module) -> Iterator[torch.device]:
             yield next(model.parameters()).device
     finally:
         # FSDP2 keeps some weights whole after a forward pass, for a backward pass that does not come here.
-        if hasattr(model, "reshard"):
-            model.reshard()
+        reshard: Any = getattr(model, "reshard", None)
+        if reshard is not None:
+            reshard()
         model.train(was_training)
 
 

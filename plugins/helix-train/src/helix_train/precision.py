@@ -35,6 +35,11 @@ class Precision:
         self.scale = 2.0**16 if name == "fp16" else 1.0
         self._good_steps = 0
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that matrices are multiplied in."""
+        return _AUTOCAST.get(self.name, torch.float32)
+
     def context(self) -> AbstractContextManager[object]:
         """Return the context that the model runs in."""
         if self.name == "fp32":

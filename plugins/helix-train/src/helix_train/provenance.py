@@ -43,12 +43,12 @@ class WallTime:
     """
 
     def __init__(self, before: float) -> None:
-        self._before = before
+        self.before = before
         self._begun = time.monotonic()
 
     def describe(self) -> dict[str, Any]:
         """Return the attributes ``wall_time``, in seconds, and ``saved_at``, in UTC."""
         return {
-            "wall_time": self._before + time.monotonic() - self._begun,
+            "wall_time": self.before + time.monotonic() - self._begun,
             "saved_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }

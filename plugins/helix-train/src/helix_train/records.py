@@ -17,6 +17,7 @@ import attrs
 
 from helix_kernel.errors import DataError
 from helix_train.progress import Update
+from helix_train.speed import Speed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -40,7 +41,7 @@ class StepReport:
         n_tokens: Tokens in a step.
         auxiliary: What the model itself added to the loss, if it does.
         more: What else was measured, by name.
-        speed: What was measured of the run's speed, by name.
+        waited: Seconds that the run has waited for data so far.
     """
 
     step: int
@@ -50,7 +51,7 @@ class StepReport:
     n_tokens: int
     auxiliary: float | None = None
     more: Mapping[str, float] = attrs.field(factory=dict)
-    speed: Mapping[str, float] = attrs.field(factory=dict)
+    waited: float = 0.0
 
     def values(self, bits_per_byte: float | None) -> Record:
         """Return what the config determines, by the names that it is recorded under."""
@@ -71,9 +72,11 @@ class Recorder:
         out: The run's directory.
         step: The run goes on from this step: lines of later ones are dropped.
         in_bits: Whether the training loss is one of predicted bytes, in nats.
+        speed: Turns what was done into rates.
     """
 
-    def __init__(self, out: Path, *, step: int, in_bits: bool) -> None:
+    def __init__(self, out: Path, *, step: int, in_bits: bool, speed: Speed | None = None) -> None:
+        self._speed = Speed() if speed is None else speed
         self.metrics = out / "metrics.jsonl"
         self._out = out
         self._in_bits = in_bits
@@ -88,10 +91,20 @@ class Recorder:
         tokens_per_second = (report.step - self._step) * report.n_tokens / seconds
         bits = report.loss / math.log(2) if self._in_bits else None
         self._metrics.write(_line({"step": report.step, **report.values(bits)}))
-        timing = {"seconds": seconds, "tokens_per_second": tokens_per_second, **report.speed}
+        rates = self._speed.rates(steps=report.step - self._step, seconds=seconds, waited=report.waited)
+        timing = {"seconds": seconds, "tokens_per_second": tokens_per_second, **rates}
         self._timing.write(_line({"step": report.step, **timing}))
         self._step, self._clock = report.step, now
-        return Update(report.step, report.loss, bits, tokens_per_second)
+        return Update(
+            report.step,
+            report.loss,
+            bits,
+            tokens_per_second,
+            rate=report.rate,
+            norm=report.norm,
+            data_wait=rates["data_wait"],
+            mfu=rates.get("mfu"),
+        )
 
     def validation(self, *, step: int, evaluation: Evaluation) -> None:
         """Record a validation, unless that of this step is there: a finished run may be resumed."""

@@ -2,21 +2,54 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+import attrs
+
+from helix_kernel.errors import HelixError
+from helix_train.interruption import InterruptedRunError
 from helix_train.loggers.composite import Loggers
 from helix_train.plot import draw_loss_curve
 from helix_train.records import Recorder, StepReport, read_records
+from helix_train.report import write_report
+from helix_train.run_file import RunFile
+from helix_train.speed import Speed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
+    from types import TracebackType
 
     from helix_kernel.config import Resolved
     from helix_train.evaluation import Evaluation
     from helix_train.loggers.base import RunInfo, Status
     from helix_train.progress import Progress
+
+
+@attrs.frozen(kw_only=True)
+class RunFacts:
+    """What is known of a run before it begins.
+
+    Args:
+        steps: How many steps it will have in all.
+        in_bits: Whether the training loss is one of predicted bytes, in nats.
+        provenance: What `helix_train.provenance.provenance` returned.
+        n_parameters: Parameters of the model.
+        tokens_per_step: Tokens of a step, over all ranks.
+        wall_time: Seconds that it took before it was resumed.
+        flops_per_step: Floating-point operations of a step on this rank; None where nobody counted.
+        peak: The most operations a second that the device was seen to do.
+    """
+
+    steps: int
+    in_bits: bool
+    provenance: Mapping[str, Any]
+    n_parameters: int
+    tokens_per_step: int
+    wall_time: float = 0.0
+    flops_per_step: int | None = None
+    peak: float | None = None
 
 
 class Reporter:
@@ -25,23 +58,39 @@ class Reporter:
     Args:
         progress: Shows it to whoever watches.
         loggers: Take its metrics on, besides its own files.
+
+    Attributes:
+        samples: What the model wrote at the end, for the report.
     """
 
     def __init__(self, progress: Progress, loggers: tuple[Any, ...]) -> None:
         self._progress = progress
         self._loggers = Loggers(loggers, progress.note)
+        self._run_file: RunFile | None = None
+        self.samples: Sequence[str] = ()
 
-    def open(self, run: RunInfo, *, steps: int, in_bits: bool) -> None:
+    def open(self, run: RunInfo, facts: RunFacts) -> None:
         """Open the run's files, and forget what they hold of steps after the one it goes on from.
 
         Args:
             run: The run.
-            steps: How many steps it will have in all.
-            in_bits: Whether the training loss is one of predicted bytes, in nats.
+            facts: What is known of it before it begins.
         """
-        self._recorder = Recorder(run.out, step=run.step, in_bits=in_bits)
+        speed = Speed(flops_per_step=facts.flops_per_step, peak=facts.peak)
+        self._out = run.out
+        self._run_file = RunFile.begin(
+            run.out,
+            step=run.step,
+            steps=facts.steps,
+            provenance=facts.provenance,
+            n_parameters=facts.n_parameters,
+            flops_per_step=facts.flops_per_step,
+            tokens_per_step=facts.tokens_per_step,
+            wall_time=facts.wall_time,
+        )
+        self._recorder = Recorder(run.out, step=run.step, in_bits=facts.in_bits, speed=speed)
         self._loggers.begin(run)
-        self._progress.begin(step=run.step, steps=steps)
+        self._progress.begin(step=run.step, steps=facts.steps)
 
     def note(self, text: str) -> None:
         """Show a line to whoever watches."""
@@ -56,15 +105,20 @@ class Reporter:
         """Tell of a training step."""
         update = self._recorder.training(report)
         self._progress.update(update)
-        values = {**report.values(update.bits_per_byte), **report.speed}
-        values["tokens_per_second"] = update.tokens_per_second
-        self._loggers.log(report.step, _known(values))
+        speed = {name: getattr(update, name) for name in ("tokens_per_second", "data_wait", "mfu")}
+        self._loggers.log(report.step, _known({**report.values(update.bits_per_byte), **speed}))
+        self._update_file(step=report.step)
 
     def validation(self, step: int, evaluation: Evaluation) -> None:
         """Tell of a validation."""
         self._recorder.validation(step=step, evaluation=evaluation)
-        self.note(f"step {step}: {evaluation} held out")
+        self._progress.evaluated(step, f"{evaluation} held out")
         self._loggers.log(step, _known(evaluation.values()))
+        self._update_file(step=step, evaluation=evaluation)
+
+    def saved(self, step: int, checkpoint: object) -> None:
+        """Tell of a checkpoint."""
+        self._update_file(step=step, checkpoint=checkpoint)
 
     def drop_after(self, step: int) -> None:
         """Forget the steps after one, to which the run has gone back."""
@@ -81,12 +135,31 @@ class Reporter:
             self.note("no loss curve is drawn: pip install 'helix-train[plot]'")
         return plot
 
-    def close(self, status: Status) -> None:
-        """Close the files, tell the loggers how the run ended, and leave the terminal as it was found."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: TracebackType | None) -> None:
+        if isinstance(error, InterruptedRunError | KeyboardInterrupt):
+            self.close("interrupted")
+        else:
+            self.close("failed" if error else "done", error=str(error) if error else None)
+
+    def close(self, status: Status, *, error: str | None = None) -> None:
+        """Close the files, write the report, tell the loggers, and leave the terminal as it was found."""
         self._progress.close()
-        if hasattr(self, "_recorder"):
-            self._recorder.close()
-            self._loggers.finish(status)
+        if self._run_file is None:
+            return
+        self._recorder.close()
+        try:
+            self._run_file.end(status, error=error, samples=self.samples)
+            write_report(self._out)
+        except (OSError, HelixError) as failure:  # the run's own end is what counts
+            self.note(f"no report: {failure}")
+        self._loggers.finish(status)
+
+    def _update_file(self, *, step: int, **news: Any) -> None:
+        if self._run_file is not None:
+            self._run_file.update(step=step, **news)
 
 
 def measurements(model: Any) -> dict[str, float]:

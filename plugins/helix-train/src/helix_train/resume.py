@@ -27,6 +27,12 @@ _FREE_TO_CHANGE = (
     "trainer.checkpoint_every",
     "trainer.checkpoint_async",
     "trainer.checkpoint_incremental",
+    "trainer.checkpoint_compression",
+    "trainer.measure_speed",
+    "trainer.profile_steps",
+    "trainer.samples",
+    "trainer.loggers",
+    "loader",
     "kernel.components",
 )
 

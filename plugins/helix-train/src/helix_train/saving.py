@@ -142,6 +142,7 @@ def open_manager(options: TrainerConfig, ranks: Ranks) -> Any:
         ),
         async_=options.checkpoint_async,
         incremental=options.checkpoint_incremental,
+        compression=options.checkpoint_compression,
     )
 
 

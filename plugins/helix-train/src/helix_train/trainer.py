@@ -7,8 +7,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import attrs
-
 from helix_kernel.errors import HelixError
 from helix_train.accumulation import Accumulation
 from helix_train.assembly import assemble
@@ -21,42 +19,26 @@ from helix_train.evaluation import Evaluation, evaluate_dataset
 from helix_train.failures import check_disk, state_size, told_failures
 from helix_train.interruption import InterruptedRunError, noticed_interruption
 from helix_train.loggers.base import RunInfo
+from helix_train.metrics.several import Metrics
+from helix_train.profiling import Profiler
 from helix_train.provenance import WallTime, provenance
 from helix_train.ranks import Standing, join
 from helix_train.records import StepReport
-from helix_train.reporting import counts_bits, measurements
+from helix_train.reporting import RunFacts, counts_bits, measurements
+from helix_train.result import Result
 from helix_train.resume import Start, find_start
+from helix_train.samples import write_samples
 from helix_train.saving import Learner, averaged_in_place, averaged_weights, open_manager
 from helix_train.saving import Place as Stand
-from helix_train.speed import count_flops
+from helix_train.speed import count_flops, peak_flops
 from helix_train.state import kept_rngs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from helix_kernel.checkpoint.location import Place
-    from helix_train.loggers.base import Status
     from helix_train.objective import Losses
     from helix_train.progress import Progress
-
-
-@attrs.frozen(kw_only=True)
-class Result:
-    """What a run came to.
-
-    Args:
-        step: Steps done.
-        evaluation: The model on the held-out part; None where nothing is held out.
-        checkpoint: The last checkpoint.
-        metrics: The file of metrics.
-        plot: The loss curve, or None where it could not be drawn.
-    """
-
-    step: int
-    evaluation: Evaluation | None
-    checkpoint: Place
-    metrics: Path
-    plot: Path | None
 
 
 class Trainer:
@@ -108,6 +90,8 @@ class Trainer:
         self._checkpoint: Place = self.out / "checkpoints"
         self._wall_time = WallTime(self.start.attributes.get("wall_time", 0.0) if self.start else 0.0)
         self._stand = Stand()
+        self._metrics = Metrics(options.metrics)
+        self._profiler = Profiler(options.profile_steps, self.out / "profile", self.note)
         self._ending = ""
         self._logged: dict[str, float] = {}
 
@@ -129,6 +113,7 @@ class Trainer:
                 callback.begin(self)
             evaluation = None
             while self.step < self.steps and not self._ending:
+                self._profiler.before(self.step + 1)
                 rate = self._set_learning_rate()
                 losses = self._accumulation.next_step()
                 norm = float(self._clipping(self.model.parameters()))
@@ -202,22 +187,18 @@ class Trainer:
     def _running(self, progress: Progress) -> Iterator[Any]:
         """Close the files and leave the terminal as it was, however the run ends."""
         self._reporter = self.ranks.reporter(progress, self.options.loggers)
-        status: Status = "failed"
         with ExitStack() as stack:
             stack.callback(self.ranks.close)
             stack.callback(self._manager.close)
-            stack.callback(lambda: self._reporter.close(status))
+            stack.enter_context(self._reporter)
+            stack.enter_context(told_failures(self._what_is_left))
+            stack.enter_context(deterministic_algorithms(enabled=self.options.deterministic))
             self._begin()
             stack.callback(self._batches.close)
-            stack.enter_context(deterministic_algorithms(enabled=self.options.deterministic))
+            stack.callback(self._profiler.close)
             interruption = stack.enter_context(noticed_interruption())
-            try:
-                with told_failures(self._what_is_left), self.ranks.noticing_losses():
-                    yield interruption
-            except InterruptedRunError:
-                status = "interrupted"
-                raise
-            status = "done"
+            with self.ranks.noticing_losses():
+                yield interruption
 
     def _what_is_left(self) -> str:
         return f"the last checkpoint: {self._checkpoint}" if self._manager.steps() else ""
@@ -242,8 +223,20 @@ class Trainer:
             environment=self._attributes()["environment"],
             step=self.step,
         )
-        in_bits = counts_bits(self.config["loss"], self.dataset)
-        self._reporter.open(run, steps=self.steps, in_bits=in_bits)
+        self._reporter.open(run, self._facts())
+
+    def _facts(self) -> RunFacts:
+        measures = self.options.measure_speed and self.step < self.steps and not self.options.compile
+        return RunFacts(
+            steps=self.steps,
+            in_bits=counts_bits(self.config["loss"], self.dataset),
+            provenance=self._attributes(),
+            n_parameters=sum(parameter.numel() for parameter in self.model.parameters()),
+            tokens_per_step=self.tokens_per_step,
+            wall_time=self._wall_time.before,
+            flops_per_step=self.count_flops() if measures else None,
+            peak=peak_flops(self.ranks.device, self._parts.precision.dtype) if measures else None,
+        )
 
     def _finish(self, evaluation: Evaluation | None) -> Result:
         if self._ending:
@@ -251,6 +244,7 @@ class Trainer:
         if self.step > self.steps:
             self.note(f"the checkpoint is at step {self.step}, past trainer.steps={self.steps}")
         evaluation = evaluation or self._validate()
+        self._reporter.samples = self._samples()
         for callback in self.callbacks:
             callback.end(self)
         return Result(
@@ -260,6 +254,13 @@ class Trainer:
             metrics=self.out / "metrics.jsonl",
             plot=self._reporter.draw(self.out / "loss.png"),
         )
+
+    def _samples(self) -> list[str]:
+        if self.ranks.world_size > 1:  # all ranks would have to write them together
+            return []
+        averaged = averaged_weights(self.optimizer, self.model, self.callbacks)
+        with kept_rngs(), averaged_in_place(self.model, averaged):
+            return write_samples(self.model, self.dataset, self.options.samples)
 
     def _find_start(self, resume: bool | str) -> Start | None:  # noqa: FBT001 - the config's own value
         accept = self.options.accept_versions
@@ -341,6 +342,7 @@ class Trainer:
                 n_tokens=self.tokens_per_step,
                 auxiliary=None if losses.auxiliary is None else float(losses.auxiliary),
                 more=self._logged | measurements(self.model),
+                waited=self._batches.waited,
             )
         )
         self._logged = {}
@@ -359,7 +361,7 @@ class Trainer:
     def _validate(self) -> Evaluation | None:
         averaged = averaged_weights(self.optimizer, self.model, self.callbacks)
         with kept_rngs(), self._reporter.paused(), averaged_in_place(self.model, averaged):
-            evaluation = evaluate_dataset(self.model, self.dataset)
+            evaluation = evaluate_dataset(self.model, self.dataset, metrics=self._metrics)
         if evaluation is None:
             return None
         if not math.isfinite(evaluation.loss):
@@ -384,6 +386,7 @@ class Trainer:
             **self._attributes(),
         }
         place: Place = self._manager.save(self.step, self.state(), attributes=attributes)
+        self._reporter.saved(self.step, place)
         return place
 
     def _attributes(self) -> dict[str, Any]:

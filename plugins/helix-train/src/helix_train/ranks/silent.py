@@ -14,15 +14,16 @@ if TYPE_CHECKING:
     from helix_train.evaluation import Evaluation
     from helix_train.loggers.base import RunInfo, Status
     from helix_train.records import StepReport
+    from helix_train.reporting import RunFacts
 
 
 class SilentReporter(Reporter):
     """Shows nothing, writes nothing, and tells no logger; see `Reporter` for each method."""
 
     def __init__(self) -> None:
-        pass
+        self.samples = ()
 
-    def open(self, run: RunInfo, *, steps: int, in_bits: bool) -> None:
+    def open(self, run: RunInfo, facts: RunFacts) -> None:
         """Open nothing."""
 
     def note(self, text: str) -> None:
@@ -37,6 +38,9 @@ class SilentReporter(Reporter):
     def validation(self, step: int, evaluation: Evaluation) -> None:
         """Tell nothing."""
 
+    def saved(self, step: int, checkpoint: object) -> None:
+        """Tell nothing."""
+
     def drop_after(self, step: int) -> None:
         """Forget nothing."""
 
@@ -48,5 +52,5 @@ class SilentReporter(Reporter):
         """Draw nothing; rank 0 does."""
         return path
 
-    def close(self, status: Status) -> None:
+    def close(self, status: Status, *, error: str | None = None) -> None:
         """Close nothing."""
