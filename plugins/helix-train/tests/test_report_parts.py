@@ -114,6 +114,11 @@ class TestSeries:
         found = Series.of(records, "x")
         assert (found.steps.tolist(), found.values.tolist(), found.n_left_out) == ([1, 3], [2, 1], 1)
 
+    def test_whole_numbers_that_no_float_holds_are_left_out(self):
+        records = [{"step": 1, "x": 10**400}, {"step": 10**400, "x": 1}, {"step": 2, "x": 5}]
+        found = Series.of(records, "x")
+        assert (found.steps.tolist(), found.values.tolist(), found.n_left_out) == ([2], [5], 2)
+
     @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=400))
     def test_smoothing_is_a_mean_over_as_many_points_on_both_sides(self, values):
         half = len(values) // 60

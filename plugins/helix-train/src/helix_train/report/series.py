@@ -40,7 +40,10 @@ class Series:
     def of(cls, records: Iterable[Mapping[str, Any]], key: str) -> Series:
         """Return the numbers that records have under a key; what is no number is passed over."""
         pairs = [(r["step"], r[key]) for r in records if type(r.get(key)) in _NUMBERS]
-        array = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+        try:
+            array = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+        except OverflowError:  # JSON has whole numbers of any size
+            array = np.array([[*map(_as_float, pair)] for pair in pairs])
         array = array[np.argsort(array[:, 0], kind="stable")]
         finite = (np.abs(array) <= _LARGEST).all(axis=1)
         return cls(array[finite, 0], array[finite, 1], int((~finite).sum()))
@@ -67,3 +70,10 @@ class Series:
             kept |= {int(low + part.argmin()), int(low + part.argmax())}
         chosen = sorted(kept)
         return attrs.evolve(self, steps=self.steps[chosen], values=self.values[chosen])
+
+
+def _as_float(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return np.inf
