@@ -62,4 +62,4 @@ class Accumulation:
                     gradient=options.gradient,
                     weight=weight,
                 )
-        return losses if scale == 1.0 else losses.scaled(1 / scale)
+        return losses.scaled(1 / scale)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helix_kernel.randomness import drawing_for
+from helix_kernel.randomness import batch_of
 
 if TYPE_CHECKING:
     from helix_kernel import Config
@@ -104,6 +104,6 @@ class Batches:
         )
 
     def _made(self, number: int) -> Any:
-        shares = {"rank": self._rank, "world_size": self._world_size} if self._world_size > 1 else {}
-        with drawing_for(self.seed, number, self._rank):
-            return self._dataset.batch(seed=self.seed, step=number, **shares)
+        return batch_of(
+            self._dataset, seed=self.seed, step=number, rank=self._rank, world_size=self._world_size
+        )

@@ -34,6 +34,8 @@ class Losses:
 
     def scaled(self, factor: float) -> Losses:
         """Return each part times a factor."""
+        if factor == 1.0:
+            return self
         return self._map(lambda part: part * factor)
 
     def detach(self) -> Losses:
@@ -49,6 +51,8 @@ class Losses:
 def add_up(parts: Iterable[Losses]) -> Losses:
     """Return the sums of the parts; at least one is needed."""
     parts = list(parts)
+    if len(parts) == 1:
+        return parts[0]
     auxiliary = [part.auxiliary for part in parts if part.auxiliary is not None]
     return Losses(
         task=torch.stack([part.task for part in parts]).sum(),

@@ -167,7 +167,7 @@ def measurements(model: Any) -> dict[str, float]:
     return {
         f"{path}.{name}" if path else name: float(value)
         for path, module in model.named_modules()
-        if hasattr(module, "measurements")
+        if hasattr(type(module), "measurements")
         for name, value in module.measurements().items()
     }
 

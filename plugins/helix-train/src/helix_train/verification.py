@@ -111,9 +111,7 @@ def _run(file: str, overrides: Sequence[str], *, die_in: int = 0) -> None:
     Raises:
         HelixError: It failed, or did not die where it was to.
     """
-    dying = (
-        f"import sys; from {__name__} import train_and_die; train_and_die(sys.argv[1], sys.argv[2:], {die_in})"
-    )
+    dying = f"import sys; from {__name__} import train_and_die as t; t(sys.argv[1], sys.argv[2:], {die_in})"
     program = ["-c", dying] if die_in else ["-m", "helix_kernel.cli", "train"]
     done = subprocess.run(  # noqa: S603 - this Python, with what the user typed
         [sys.executable, *program, file, *overrides], capture_output=True, text=True, check=False

@@ -35,8 +35,9 @@ def collect(module: nn.Module) -> Tensor | None:
 
 
 def _layers(module: nn.Module) -> Iterator[Auxiliary]:
+    # Asked of the class, once a step for every module: an instance would look through its parameters first.
     for child in module.children():
-        if hasattr(child, "auxiliary_loss"):
+        if hasattr(type(child), "auxiliary_loss"):
             yield cast("Auxiliary", child)
         else:
             yield from _layers(child)
