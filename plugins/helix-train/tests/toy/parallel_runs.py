@@ -10,6 +10,7 @@ from pathlib import Path
 
 import parallel_toy
 import toy_lm
+from torch import distributed
 from torch.distributed.tensor import DTensor
 
 import helix_kernel.config
@@ -46,11 +47,11 @@ def train(kernel, changes):
         trainer.fit(Progress(shown, every=0))
     except Exception as error:  # noqa: BLE001 - the test is to see any
         failed = f"{type(error).__name__}: {error}"
-    out = Path(changes["trainer.out"])
+    out, alone = Path(changes["trainer.out"]), (failed or "").startswith("LostRankError")
     metrics = (out / "metrics.jsonl").read_text().splitlines() if (out / "metrics.jsonl").exists() else []
     return {
         "records": [json.loads(line) for line in metrics],
-        "weights": {} if trainer is None else whole(trainer.model.state_dict()),
+        "weights": {} if trainer is None or alone else whole(trainer.model.state_dict()),
         "step": None if trainer is None else trainer.step,
         "shown": shown.getvalue(),
         "error": failed,
@@ -74,10 +75,12 @@ def whole(tensors):
     }
 
 
-def timed(jobs):
-    """Run jobs and return the seconds that they took beside what came of them."""
+def failed(jobs):
+    """Run jobs that end in an error, and leave the group at once as a process that ends does."""
     begun = time.monotonic()
-    return train_all(jobs), time.monotonic() - begun
+    outcome = train_all(jobs)
+    distributed.destroy_process_group()
+    return outcome, time.monotonic() - begun
 
 
 def _kernel():

@@ -96,12 +96,12 @@ class JointManager:
         return self._own.path(step)
 
     def steps(self) -> list[int]:
-        """Return the steps that are on disk, ascending."""
-        return self._ranks.once(self._own.steps)
+        """Return the steps that are on disk, ascending; asks no other rank."""
+        return self._own.steps()
 
     def latest(self) -> int | None:
-        """Return the newest step that is complete and verifies; None where there is none."""
-        return self._ranks.once(self._own.latest)
+        """Return the newest step that is complete and verifies; None where there is none. Asks no other rank."""
+        return self._own.latest()
 
 
 def _only_done(_: object) -> None:
