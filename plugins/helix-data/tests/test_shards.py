@@ -19,7 +19,6 @@ from helix_data.shards.verification import damage
 from helix_data.shards.writing import AtomicFile, ShardWriter, write_atomically
 from helix_kernel.errors import HelixError
 
-
 TEXTS = [f"{number} " * number for number in range(1, 40)]
 
 
