@@ -13,6 +13,7 @@ from torch import distributed
 from helix_kernel.errors import ArgumentError
 from helix_train.device import choose_device
 from helix_train.ranks.base import Ranks
+from helix_train.ranks.rendezvous import begin_group
 
 if TYPE_CHECKING:
     from helix_train.config import Parallel
@@ -68,7 +69,7 @@ def join(parallel: Parallel, device: str) -> Ranks:
     began = not distributed.is_initialized()
     if began:
         backend = "gloo" if own.type == "cpu" else f"cpu:gloo,{own.type}:{_backend(own)}"
-        distributed.init_process_group(backend, timeout=_TIMEOUT)
+        begin_group(backend, _TIMEOUT)
     if parallel == "fsdp2":
         from helix_train.ranks.fully_sharded import FullySharded
 

@@ -100,7 +100,7 @@ class JointManager:
         return self._own.steps()
 
     def latest(self) -> int | None:
-        """Return the newest step that is complete and verifies; None where there is none. Asks no other rank."""
+        """Return the newest step that verifies, None where there is none; asks no other rank."""
         return self._own.latest()
 
 
