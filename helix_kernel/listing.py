@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from helix_kernel import __version__
 from helix_kernel.discovery import entry_points, file_stamp, read_cache, write_cache
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from helix_kernel.kernel import Kernel
 
+_CLOCK_TICK_NS = 10_000_000
+"""A file's time is that of the system's last tick."""
 _SELECTION = ("HELIX_PLUGINS", "HELIX_PLUGINS_DISABLED")
 
 
@@ -32,11 +35,15 @@ def listing() -> dict[str, Any]:
     if known and known["version"] == __version__ and all(file_stamp(f[0]) == f for f in known["files"]):
         kept: dict[str, Any] = known["listing"]
         return kept
+    begun = time.time_ns()
     kernel = _kernel()
     described = describe(kernel)
     if not kernel.failures:
         packages = {"helix_kernel", *(plugin.module.partition(".")[0] for plugin in kernel.plugins)}
-        write_cache(name, {"version": __version__, "files": _files(packages), "listing": described})
+        files = _files(packages)
+        # What changes while it is read may have been read as it was before.
+        if all(time_ns < begun - _CLOCK_TICK_NS for _, time_ns, _ in files):
+            write_cache(name, {"version": __version__, "files": files, "listing": described})
     return described
 
 
@@ -75,10 +82,12 @@ def _kernel() -> Kernel:
 def _checksum(found: list[Any]) -> str:
     import zlib
 
-    return f"{zlib.crc32(repr([tuple(entry) for entry in found]).encode()):08x}"
+    # Two checkouts that PYTHONPATH chooses between have the same entry points.
+    known = [os.environ.get("PYTHONPATH", ""), *(tuple(entry) for entry in found)]
+    return f"{zlib.crc32(repr(known).encode()):08x}"
 
 
-def _files(packages: set[str]) -> list[list[object]]:
+def _files(packages: set[str]) -> list[Any]:
     paths = {
         module.__file__
         for name, module in list(sys.modules.items())

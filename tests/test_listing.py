@@ -50,6 +50,27 @@ def test_a_second_listing_loads_no_plugin(names):
     assert names() == (["first"], False)
 
 
+def test_a_manifest_that_changes_while_it_is_read_is_not_kept(site, monkeypatch):
+    monkeypatch.syspath_prepend(str(site))
+    described = listings.describe
+
+    def changed_meanwhile(kernel):
+        found = described(kernel)
+        (site / "acme_manifest.py").write_text(MANIFEST.format(name="second"))
+        return found
+
+    monkeypatch.setattr(listings, "describe", changed_meanwhile)
+    listing()
+    assert not list((site.parent / "cache").glob("listing-*.json"))
+
+
+def test_two_checkouts_with_the_same_entry_points_have_a_listing_each(names, site, tmp_path):
+    names()
+    kept = len(list((tmp_path / "cache").glob("listing-*.json")))
+    names(PYTHONPATH="elsewhere")
+    assert len(list((tmp_path / "cache").glob("listing-*.json"))) == kept + 1
+
+
 def test_a_changed_manifest_is_noticed(names, site):
     names()
     path = site / "acme_manifest.py"
