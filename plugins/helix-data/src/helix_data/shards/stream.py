@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -115,16 +116,31 @@ class ShardStream:
         Raises:
             DataError: A file has gone or changed its size.
         """
-        found = np.zeros((len(starts), width), dtype=np.bool_)
-        for row, start in zip(found, starts.tolist(), strict=True):
-            for shard, low, high in self._parts(start, start + width):
-                ends = self.ends_in(shard)
-                first, last = ends.searchsorted((low, high)).tolist()
-                column = self.begin_of(shard) - start
-                row[ends[first:last] + column] = True
-                if low == 0:
-                    row[column] = True
-        return found
+        # Searched by bisection in Python: a call into NumPy for each window costs several times as much.
+        places: list[int] = []
+        shards = np.searchsorted(self._ends, starts, side="right")
+        sizes = self._ends[shards] - self._begins[shards]
+        local = starts - self._begins[shards]
+        for row, (shard, low, size) in enumerate(
+            zip(shards.tolist(), local.tolist(), sizes.tolist(), strict=True)
+        ):
+            if low + width <= size:
+                places += self._begun(shard, low, low + width, row * width)
+                continue
+            start = int(starts[row])
+            for part, first, last in self._parts(start, start + width):
+                column = self.begin_of(part) + first - start
+                places += self._begun(part, first, last, row * width + column)
+        found = np.zeros(len(starts) * width, dtype=np.bool_)
+        found[places] = True
+        return found.reshape(len(starts), width)
+
+    def _begun(self, shard: int, low: int, high: int, offset: int) -> list[int]:
+        """Return the places, from `offset` on, where documents begin among bytes of a shard."""
+        ends = self._document_ends(shard).view().cast("q")
+        first = bisect_left(ends, low)
+        begun = ends[first : bisect_left(ends, high, first)].tolist()
+        return [offset + place - low for place in ([0, *begun] if low == 0 else begun)]
 
     def _parts(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """Yield the shards that bytes lie in, each with the first of them and the end, counted in it."""
