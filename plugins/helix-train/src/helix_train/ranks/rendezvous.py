@@ -7,6 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 from torch import distributed
+from torch._C._distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from helix_kernel.errors import HelixError
 
@@ -25,13 +27,13 @@ def begin_group(backend: str, timeout: timedelta) -> None:
     Raises:
         HelixError: The others do not come in time.
     """
-    store, rank, world_size = next(distributed.rendezvous("env://", timeout=timeout))
+    store, rank, world_size = next(rendezvous("env://", timeout=timeout))
     deadline = time.monotonic() + timeout.total_seconds()
-    fresh = distributed.PrefixStore(_new_place(store, rank, world_size, deadline), store)
+    fresh = PrefixStore(_new_place(store, rank, world_size, deadline), store)
     distributed.init_process_group(backend, store=fresh, rank=rank, world_size=world_size, timeout=timeout)
 
 
-def _new_place(store: distributed.Store, rank: int, world_size: int, deadline: float) -> str:
+def _new_place(store: Store, rank: int, world_size: int, deadline: float) -> str:
     """Return a name that rank 0 has drawn, once it is known to all processes that live.
 
     Each rank writes down a name of its own. Rank 0 tells which names it sees; whoever finds the own name
@@ -53,7 +55,7 @@ def _new_place(store: distributed.Store, rank: int, world_size: int, deadline: f
     return told[0]
 
 
-def _seen(store: distributed.Store, keys: list[str]) -> list[str]:
+def _seen(store: Store, keys: list[str]) -> list[str]:
     """Return the values of the keys that there are."""
     return [store.get(key).decode() for key in keys if store.check([key])]
 
