@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import inspect
 import os
+import pickle
 
 import attrs
 import numpy as np
@@ -299,6 +300,15 @@ def test_batches_stay_what_they_were_in_earlier_releases(shards):
         "stream": [9303, 5863, 213, 3233, 10273, 853],
         "documents": [9684, 1827, 7983, 8582, 6978, 7759],
     }
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_a_dataset_can_be_sent_to_another_process(shards, packing):
+    found = dataset(shards, seq_len=20, packing=packing)
+    expected = found.batch(seed=1, step=2)
+    sent = pickle.dumps(found)
+    assert len(sent) < 20_000, "the shards themselves are not sent"
+    assert torch.equal(pickle.loads(sent).batch(seed=1, step=2).inputs, expected.inputs)
 
 
 def test_config_and_dataset_take_the_same_options():

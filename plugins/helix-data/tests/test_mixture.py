@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from collections import Counter
 from fractions import Fraction
 from typing import NamedTuple
@@ -269,6 +270,22 @@ def test_a_config_nests_parts_and_names_what_is_wrong_in_them(tmp_path):
     table["parts"]["b"]["seq_lne"] = 4
     with pytest.raises(ConfigError, match=r"parts\.b\.seq_lne: unknown option. Did you mean 'seq_len'"):
         Kernel().build("dataset", table)
+
+
+def test_a_mixture_draws_where_a_part_may():
+    @attrs.frozen
+    class Still(Counting):
+        draws = False
+
+    still = Mixture(parts={"a": Still(0), "b": Still(1)}, weights={"a": 1, "b": 1})
+    assert not still.draws
+    assert mixture({"a": 1, "b": 1}).draws
+
+
+def test_a_mixture_can_be_sent_to_another_process():
+    found = mixture({"a": 1, "b": 2})
+    expected = found.batch(seed=1, step=2)
+    assert torch.equal(pickle.loads(pickle.dumps(found)).batch(seed=1, step=2).inputs, expected.inputs)
 
 
 def test_config_and_dataset_take_the_same_options():

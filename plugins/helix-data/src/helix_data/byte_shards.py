@@ -66,6 +66,7 @@ class ByteShards:
     """
 
     vocab_size = 256
+    draws = False
 
     def __init__(
         self, *, path: str, seq_len: int = 256, batch_size: int = 16, packing: Packing = "stream"

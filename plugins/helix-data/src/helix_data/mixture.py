@@ -68,6 +68,11 @@ class Mixture:
         self._slots = Slots(list(slots.values()))
 
     @property
+    def draws(self) -> bool:
+        """Whether a part may draw from the process's generators: each says so itself, or may."""
+        return any(getattr(part, "draws", True) for part in self._parts.values())
+
+    @property
     def tokens_per_byte(self) -> float | None:
         """Tokens of a byte of text where that is the same for all parts, and otherwise None."""
         found = {getattr(part, "tokens_per_byte", 1.0) for part in self._parts.values()}

@@ -39,6 +39,10 @@ class Slots:
         self._parts = np.repeat(np.arange(len(counts)), self._counts)
         self._block = lru_cache(maxsize=8)(self._shuffled)
 
+    def __reduce__(self) -> tuple[type[Slots], tuple[list[int]]]:
+        # What is kept of blocks is drawn again in another process.
+        return Slots, (self._counts.tolist(),)
+
     def __len__(self) -> int:
         return len(self._parts)
 

@@ -50,6 +50,10 @@ class DocumentOrder:
         self._windows = windows
         self._epoch = lru_cache(maxsize=4)(self._plan_epoch)
 
+    def __reduce__(self) -> tuple[type[DocumentOrder], tuple[DocumentWindows]]:
+        # What is kept of epochs is planned again in another process.
+        return DocumentOrder, (self._windows,)
+
     @property
     def per_epoch(self) -> int:
         """Windows that an epoch visits."""

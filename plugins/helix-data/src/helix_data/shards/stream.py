@@ -38,11 +38,16 @@ class ShardStream:
     """
 
     def __init__(self, folder: Path, shards: Sequence[Shard]) -> None:
+        self._folder = folder
         self._shards = [MappedShard.open(folder, shard) for shard in shards]
         self._ends = np.cumsum([shard.bytes for shard in shards], dtype=np.int64)
         self._begins = self._ends - np.array([shard.bytes for shard in shards], dtype=np.int64)
         self._bytes = lru_cache(maxsize=_MAX_OPEN_MAPS)(self._map_bytes)
         self._document_ends = lru_cache(maxsize=_MAX_OPEN_MAPS)(self._map_ends)
+
+    def __reduce__(self) -> tuple[type[ShardStream], tuple[Path, list[Shard]]]:
+        # Another process maps the files itself.
+        return ShardStream, (self._folder, [mapped.shard for mapped in self._shards])
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
