@@ -15,6 +15,7 @@ from helix_kernel.errors import ArgumentError, HelixError
 from helix_kernel.nesting import flatten
 from helix_kernel.restore import open_model
 from helix_train.callbacks.lr_finder import steepest
+from helix_train.evaluation import evaluate_dataset
 from helix_train.progress import Progress
 
 DRAWING = {"model.use": "noisy", "model.dropout": 0.3, "data.draws": True, "optimizer.lr": 1e-2}
@@ -172,6 +173,27 @@ def test_the_average_of_a_schedule_free_optimizer_is_measured_and_kept(trainer, 
     assert not torch.equal(one["averaged"]["head"]["weight"], one["model"]["head"]["weight"])
     often.optimizer.eval()
     assert_equal(flatten(one["averaged"]), dict(often.model.named_parameters()))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer.use": "schedule-free-adamw", "schedule.use": "constant"},
+        {"trainer.callbacks": [{"use": "ema", "decay": 0.8}]},
+    ],
+    ids=["schedule-free", "ema"],
+)
+def test_a_weight_with_two_names_is_opened_as_it_was_evaluated(trainer, changes):
+    trained = trainer({**changes, "model.use": "tied", "optimizer.lr": 0.05})
+    result = trained.fit(Progress(io.StringIO()))
+    opened = open_model(trained.out).model
+    assert opened.head.weight is opened.embedding.weight
+    assert evaluate_dataset(opened, trained.dataset).loss == result.evaluation.loss
+
+
+def test_averages_of_two_callbacks_are_refused_since_a_checkpoint_has_one(trainer):
+    with pytest.raises(ArgumentError, match=r"2 of trainer\.callbacks keep averaged weights.*ema, ema"):
+        fit(trainer({"trainer.callbacks": [{"use": "ema", "decay": 0.8}, {"use": "ema", "decay": 0.9}]}))
 
 
 class TestEarlyStopping:

@@ -10,7 +10,7 @@ import attrs
 import torch
 
 from helix_kernel.checkpoint import Retention
-from helix_kernel.errors import IncompatibleCheckpointError
+from helix_kernel.errors import ArgumentError, IncompatibleCheckpointError
 from helix_kernel.nesting import flatten, nest
 from helix_kernel.restore import load_weights
 from helix_train.state import load_optimizer_state, optimizer_state
@@ -153,14 +153,24 @@ def averaged_weights(
 
     They are a callback's, such as those of `ema`, or else those that a schedule-free optimizer puts in place
     by its method ``eval()``, until ``train()`` takes them away.
+
+    Raises:
+        ArgumentError: Two callbacks keep some.
     """
-    for callback in callbacks:
-        if (found := callback.averaged()) is not None:
-            return found
+    kept = [(callback.name, found) for callback in callbacks if (found := callback.averaged()) is not None]
+    if len(kept) > 1:
+        raise ArgumentError(
+            f"{len(kept)} of trainer.callbacks keep averaged weights, and a checkpoint holds one average; "
+            f"leave all but one out: {', '.join(name for name, _ in kept)}"
+        )
+    if kept:
+        return kept[0][1]
     if not (hasattr(optimizer, "eval") and hasattr(optimizer, "train")):
         return None
     optimizer.eval()
-    averaged = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    # A weight that is shared by two modules has two names, as in the state of the model beside it.
+    named = model.named_parameters(remove_duplicate=False)
+    averaged = {name: parameter.detach().clone() for name, parameter in named}
     optimizer.train()
     return averaged
 

@@ -48,6 +48,14 @@ class Noisy(Model):
         return super().forward(ids)
 
 
+class Tied(Model):
+    """Its head uses the embedding's weight, which so has two names in its state."""
+
+    def __init__(self):
+        super().__init__()
+        self.head.weight = self.embedding.weight
+
+
 class Stateless(torch.nn.Module):
     """Looks at one byte at a time, and so keeps nothing."""
 
@@ -141,6 +149,7 @@ def helix_layers():
     return [
         Component(name="toy", target=f"{__name__}:Model"),
         Component(name="noisy", target=f"{__name__}:Noisy"),
+        Component(name="tied", target=f"{__name__}:Tied"),
         Component(name="stateless", target=f"{__name__}:Stateless"),
         Component(name="linear", target="torch.nn:Linear"),
     ]
