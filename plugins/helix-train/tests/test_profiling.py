@@ -64,8 +64,9 @@ def test_a_run_without_these_steps_writes_nothing(tmp_path, notes):
     assert notes == []
 
 
-def test_a_run_that_goes_back_to_a_step_ends_the_trace_there(tmp_path, notes):
-    run(Profiler((2, 4), tmp_path, notes.append), [1, 2, 3, 2, 3, 4, 5])
+@pytest.mark.parametrize("back", [2, 1])
+def test_a_run_that_goes_back_ends_the_trace_there(tmp_path, notes, back):
+    run(Profiler((2, 4), tmp_path, notes.append), [1, 2, 3, *range(back, 6)])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ops-2-3.txt", "trace-2-3.json"]
 
 

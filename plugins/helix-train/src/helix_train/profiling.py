@@ -48,7 +48,8 @@ class Profiler:
         if self._wanted is None:
             return
         first, last = self._wanted
-        if self._running is not None and (step > last or step in self._seen):
+        # A run that rolled back comes to steps that it has had, or to earlier ones.
+        if self._running is not None and (step > last or step <= self._seen[-1]):
             self.close()
         elif self._running is not None or first <= step <= last:
             self._trace(step)
