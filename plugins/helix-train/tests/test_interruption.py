@@ -15,6 +15,7 @@ from helix_kernel.checkpoint import Checkpoint, CheckpointManager
 from helix_kernel.errors import CheckpointError, DataError, HelixError
 from helix_train.interruption import InterruptedRunError, noticed_interruption
 from helix_train.progress import Progress
+from helix_train.run_file import read_run_file
 
 DRAWING = {"model.use": "noisy", "model.dropout": 0.3, "data.draws": True, "trainer.accumulate": 2}
 
@@ -144,6 +145,32 @@ def test_a_disk_that_is_full_of_metrics_is_said_so(trainer):
         fit(trained)
     assert caught.value.exit_code == 1
     assert steps(trained.out) == [2]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+def test_a_disk_that_is_full_at_the_end_too_hides_neither_the_error_nor_how_the_run_ended(trainer):
+    trained = trainer({"trainer.checkpoint_every": 2})
+
+    def fill():
+        recorder = trained._reporter._recorder
+        recorder._metrics.close()
+        recorder._metrics = open("/dev/full", "a", buffering=1)  # noqa: SIM115 - the recorder closes it
+
+    at_step(trained, 3, fill)
+    with pytest.raises(HelixError, match="No space left on device") as caught:
+        fit(trained)
+    assert any("step-00000002" in note for note in caught.value.__notes__)
+    assert read_run_file(trained.out).status == "failed"
+    assert trained._reporter._recorder._events.closed
+
+
+def test_metrics_that_cannot_be_read_stop_a_resume_with_their_line(trainer):
+    fit(trainer({"trainer.steps": 2}))
+    trained = trainer({"trainer.steps": 3, "trainer.resume": True})
+    (trained.out / "metrics.jsonl").write_text("nonsense\n")
+    with pytest.raises(DataError, match=r"metrics\.jsonl, line 1: not a JSON object with a step"):
+        fit(trained)
+    assert read_run_file(trained.out).status == "failed"
 
 
 def test_data_that_vanish_end_the_run_and_the_last_checkpoint_is_named(trainer):

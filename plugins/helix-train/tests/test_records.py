@@ -86,7 +86,19 @@ def test_a_last_line_that_a_kill_cut_short_is_left_out(tmp_path, cut):
     assert [record["step"] for record in read_records(path)] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("line", ["nonsense", "[1]", '{"loss": 1}', '{"step": "x"}', "\x00\x00"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "nonsense",
+        "[1]",
+        '{"loss": 1}',
+        '{"step": "x"}',
+        '{"step": "2"}',
+        '{"step": 1.5}',
+        '{"step": Infinity}',
+        "\x00\x00",
+    ],
+)
 def test_any_other_damage_is_named_by_its_line(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')

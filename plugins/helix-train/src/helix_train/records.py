@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -134,9 +134,10 @@ class Recorder:
             self._clock += time.perf_counter() - start
 
     def close(self) -> None:
-        """Close the files."""
-        for file in (self._metrics, self._timing, self._events):
-            file.close()
+        """Close the files, all of them even where one cannot be."""
+        with ExitStack() as stack:
+            for file in (self._metrics, self._timing, self._events):
+                stack.callback(file.close)
 
     def _open(self, step: int) -> None:
         timing = self._out / "timing.jsonl"
@@ -163,12 +164,11 @@ def read_records(path: Path) -> list[Record]:
 def _record(line: str, where: str) -> Record:
     try:
         record: Record = json.loads(line)
-        int(record["step"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{where}: not a JSON object with a step: {line.strip()[:60]!r}; remove it"
-        ) from error
-    return record
+        if type(record["step"]) is int:
+            return record
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise DataError(f"{where}: not a JSON object with a step: {line.strip()[:60]!r}; remove it")
 
 
 def _drop_after(path: Path, step: int) -> list[Record]:

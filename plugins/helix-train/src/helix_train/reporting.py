@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import attrs
@@ -67,6 +69,7 @@ class Reporter:
         self._progress = progress
         self._loggers = Loggers(loggers, progress.note)
         self._run_file: RunFile | None = None
+        self._files = ExitStack()
         self.samples: Sequence[str] = ()
 
     def open(self, run: RunInfo, facts: RunFacts) -> None:
@@ -88,7 +91,8 @@ class Reporter:
             tokens_per_step=facts.tokens_per_step,
             wall_time=facts.wall_time,
         )
-        self._recorder = Recorder(run.out, step=run.step, in_bits=facts.in_bits, speed=speed)
+        recorder = Recorder(run.out, step=run.step, in_bits=facts.in_bits, speed=speed)
+        self._recorder = self._files.enter_context(closing(recorder))
         self._loggers.begin(run)
         self._progress.begin(step=run.step, steps=facts.steps)
 
@@ -149,12 +153,12 @@ class Reporter:
         self._progress.close()
         if self._run_file is None:
             return
-        self._recorder.close()
-        try:
-            self._run_file.end(status, error=error, samples=self.samples)
-            write_report(self._out)
-        except (OSError, HelixError) as failure:  # the run's own end is what counts
-            self.note(f"no report: {failure}")
+        end_file = partial(self._run_file.end, status, error=error, samples=self.samples)
+        for end in (self._files.close, end_file, partial(write_report, self._out)):
+            try:
+                end()
+            except (OSError, HelixError) as failure:  # the run's own end is what counts
+                self.note(f"not all files of the run are whole: {failure}")
         self._loggers.finish(status)
 
     def _update_file(self, *, step: int, **news: Any) -> None:
