@@ -154,7 +154,7 @@ def test_a_disk_that_is_full_at_the_end_too_hides_neither_the_error_nor_how_the_
     def fill():
         recorder = trained._reporter._recorder
         recorder._metrics.close()
-        recorder._metrics = Path("/dev/full").open("a", buffering=1)
+        recorder._metrics = Path("/dev/full").open("a", buffering=1)  # noqa: SIM115 - closed below
 
     at_step(trained, 3, fill)
     with pytest.raises(HelixError, match="No space left on device") as caught:
