@@ -31,6 +31,8 @@ COMPONENTS = {
         "export": "helix-ssm",
         "generate": "helix-train",
         "import": "helix-ssm",
+        "ray-train": "helix-ray",
+        "ray-tune": "helix-ray",
         "report": "helix-train",
         "runs": "helix-train",
         "tokenizer": "helix-data",
@@ -83,7 +85,7 @@ COMPONENTS = {
     )
     | dict.fromkeys(("fsq", "quantised-autoencoder", "rvq", "vq"), "helix-data"),
     "loader": {"prefetch": "helix-data"},
-    "logger": dict.fromkeys(("csv", "mlflow", "tensorboard", "wandb"), "helix-train"),
+    "logger": dict.fromkeys(("csv", "mlflow", "tensorboard", "wandb"), "helix-train") | {"ray": "helix-ray"},
     "loss": dict.fromkeys(
         ("bce-with-logits", "cross-entropy", "focal", "l1", "mse", "smooth-l1"), "helix-train"
     ),

@@ -1,0 +1,64 @@
+"""What runs on the cluster: one worker of a run, or one trial of a sweep."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from helix_kernel.config import resolve_document
+from helix_ray.lines import Lines
+
+
+def train_worker(job: dict[str, Any]) -> dict[str, Any]:
+    """Train as one worker of a run; Ray has made the process group.
+
+    Where the run's directory holds checkpoints, the run goes on from the newest: so a group that Ray starts
+    again loses nothing of what was saved.
+
+    Args:
+        job: ``config``, the frozen table, and ``folder``, in which its relative paths begin.
+
+    Returns:
+        What the run came to; Ray keeps that of rank 0.
+    """
+    os.chdir(job["folder"])
+    table = job["config"]
+    if has_checkpoints(Path(table["trainer"]["out"])):
+        table = {**table, "trainer": {**table["trainer"], "resume": "auto"}}
+    return _train(table, Lines(sys.stderr))
+
+
+def run_trial(parameters: dict[str, Any], job: dict[str, Any]) -> None:
+    """Train one trial of a sweep, in one process.
+
+    Args:
+        parameters: ``trial``, its number.
+        job: ``configs``, the frozen table of each trial, and ``folder``, as for `train_worker`.
+    """
+    os.chdir(job["folder"])
+    table = job["configs"][parameters["trial"]]
+    out = Path(table["trainer"]["out"])
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "progress.txt").open("a", encoding="utf-8") as stream:
+        _train(table, Lines(stream, every=0.0))
+
+
+def has_checkpoints(out: Path) -> bool:
+    """Return whether a run's directory holds a checkpoint."""
+    from helix_kernel.checkpoint import CheckpointManager
+
+    return bool(CheckpointManager(out / "checkpoints").steps())
+
+
+def _train(table: dict[str, Any], lines: Lines) -> dict[str, Any]:
+    config = resolve_document(table)
+    trainer = config.kernel.build("trainer", config["trainer"], config=config)
+    result = trainer.fit(lines)
+    return {
+        "step": result.step,
+        **(dict(result.evaluation.values()) if result.evaluation else {}),
+        "checkpoint": str(result.checkpoint),
+        "metrics": str(result.metrics),
+    }
