@@ -95,6 +95,7 @@ def assemble(options: TrainerConfig, ranks: Ranks, *, resumes: bool) -> Parts:
     ranks.seed_apart(options.seed)
     precision = Precision(options.precision, ranks.device.type)
     mark_tables(model)
+    optimizer = kernel.build("optimizer", config["optimizer"], params=parameter_groups(model))
     return Parts(
         dataset=dataset,
         selection=selection,
@@ -106,7 +107,7 @@ def assemble(options: TrainerConfig, ranks: Ranks, *, resumes: bool) -> Parts:
             forward=torch.compile(runs) if options.compile else runs,
         ),
         precision=precision,
-        optimizer=kernel.build("optimizer", config["optimizer"], params=parameter_groups(model)),
+        optimizer=optimizer,
         schedule=kernel.build("schedule", config["schedule"], total_steps=options.steps),
         notes=notes,
     )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from helix_train.config import TrainerConfig
     from helix_train.evaluation import Evaluation
+    from helix_train.ranks import Ranks
 
 
 class Verdict(IntEnum):
@@ -51,6 +52,7 @@ class Run(Protocol):
     """What a callback sees of the run, and may ask of it."""
 
     options: TrainerConfig
+    ranks: Ranks
     model: Any
     optimizer: torch.optim.Optimizer
     step: int

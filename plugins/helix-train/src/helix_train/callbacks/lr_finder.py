@@ -74,7 +74,8 @@ class LRFinder(Callback):
         run.model.load_state_dict(weights)
         run.optimizer.load_state_dict(moments)
         lines = (json.dumps({"lr": rate, "loss": loss}) + "\n" for rate, loss in trials)
-        (run.out / "lr_finder.jsonl").write_text("".join(lines), encoding="utf-8")
+        if run.ranks.is_first:
+            (run.out / "lr_finder.jsonl").write_text("".join(lines), encoding="utf-8")
         self._found = steepest(trials)
         if self._found is None:
             raise HelixError(

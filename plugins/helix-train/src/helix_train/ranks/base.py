@@ -73,9 +73,6 @@ class Ranks:
         """
         return model
 
-    def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Raise `ArgumentError` where an optimizer cannot work on this rank's part of the weights."""
-
     def accumulating(self, *, last: bool) -> AbstractContextManager[object]:  # noqa: ARG002 - for several ranks
         """Return the context of a micro-batch's pass; only that of the last need join gradients."""
         return nullcontext()
