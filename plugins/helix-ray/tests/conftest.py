@@ -1,12 +1,9 @@
-"""What the tests of helix-ray share: a tiny config, and a plugin whose callback kills its worker."""
+"""What the tests of helix-ray share: a tiny config and its text."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-TOY = Path(__file__).parent / "toy"
 CONFIG = """
 [model]
 use = "language-model"
