@@ -153,8 +153,6 @@ def _train(file: str, overrides: Sequence[str], *, as_json: bool) -> None:
         raise
     if not trainer.ranks.is_first:
         return
-    if not trainer.ranks.is_first:
-        return
     measured = _measures(result.evaluation) if result.evaluation else {"bits_per_byte": None}
     _print(
         {
