@@ -277,6 +277,33 @@ class TestSpikeGuard:
         with pytest.raises(HelixError, match="asks to roll back, but there is no checkpoint yet"):
             fit(trained)
 
+    def test_without_one_of_its_own_a_run_goes_back_to_the_one_that_it_began_with(self, trainer, tmp_path):
+        fit(trainer({"trainer.out": str(tmp_path / "first"), "trainer.steps": 2}))
+        changes = {
+            "trainer.resume": str(tmp_path / "first/checkpoints/step-00000002"),
+            "trainer.callbacks": [GUARD],
+        }
+        trained = trainer(changes)
+        spoil(trained, lambda run: run.step >= 3 and run._batches.reseeds == 0)
+        fit(trained)
+        assert [event["event"] for event in events(trained.out)] == ["skipped", "spike", "rolled-back"]
+        assert trained.step == 6
+
+    def test_gradients_that_overflow_by_the_scale_of_fp16_are_no_spikes(self, trainer):
+        trained = trainer({"trainer.precision": "fp16", "trainer.callbacks": [GUARD]})
+        backward = trained._accumulation.next_step
+
+        def overflow():
+            losses = backward()
+            if trained.step < 4:
+                trained.model.head.weight.grad.fill_(math.inf)
+            return losses
+
+        trained._accumulation.next_step = overflow
+        fit(trained)
+        assert events(trained.out) == []
+        assert state(trained.out, 6)["loss_scale"]["scale"] == 2.0**12
+
     def test_it_does_not_roll_back_for_ever(self, trainer):
         trained = trainer({"trainer.checkpoint_every": 1, "trainer.callbacks": [GUARD]})
         spoil(trained, lambda run: run.step >= 3)
@@ -317,6 +344,38 @@ class TestLRFinder:
         fit(trained)
         found = state(trained.out, 6)["callbacks"]["lr-finder"]["found"]
         assert trained.optimizer.param_groups[0]["lr"] == found != 0.1
+
+
+DIARY = {
+    **DRAWING,
+    "trainer.steps": 7,
+    "trainer.checkpoint_every": 2,
+    "trainer.validate_every": 3,
+    "trainer.callbacks": [{"use": "toy-lm:diary", "skip": 3, "stop": 6}],
+}
+
+
+class TestThirdParty:
+    """A callback of a plugin that is not ours, by the config alone."""
+
+    def test_it_hears_of_everything_in_order_and_decides(self, trainer):
+        trained = trainer(DIARY)
+        shown = fit(trained)
+        told = [(1, "judge"), (1, "stepped"), (2, "judge"), (2, "stepped"), (3, "judge"), (3, "stepped")]
+        told += [(3, "validated"), (4, "judge"), (5, "judge"), (5, "stepped"), (6, "judge"), (6, "stepped")]
+        told += [(6, "validated"), (6, "end")]
+        (diary,) = trained.callbacks
+        assert diary.heard == [(0, "begin"), *told]
+        assert "the diary is full" in shown
+        lines = [json.loads(line) for line in (trained.out / "metrics.jsonl").read_text().splitlines()]
+        assert [line["pages"] for line in lines if "pages" in line] == [2, 4, 6, 9, 11]
+
+    def test_its_state_outlives_a_kill(self, trainer, tmp_path):
+        fit(trainer({**DIARY, "trainer.out": str(tmp_path / "whole")}))
+        broken = {**DIARY, "trainer.out": str(tmp_path / "broken")}
+        kill_after(trainer(broken), 4)
+        fit(trainer({**broken, "trainer.resume": True}))
+        assert_equal(state(tmp_path / "whole", 6), state(tmp_path / "broken", 6))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from helix_kernel.errors import CheckpointError, IncompatibleCheckpointError, In
 from helix_kernel.registry import Registry
 from helix_kernel.restore import open_run
 from helix_train.progress import Progress
+from helix_train.run_file import read_run_file
 
 DRAWING = {
     "model.use": "noisy",
@@ -264,3 +265,10 @@ def damage(checkpoint):
     chunks = [path for path in checkpoint.rglob("*") if path.suffix == ".bin"]
     victim = max(chunks, key=lambda path: path.stat().st_size)
     victim.write_bytes(victim.read_bytes()[:-3])
+
+
+def test_a_resumed_run_tells_from_the_first_moment_where_its_checkpoint_is(trainer):
+    fit(trainer({"trainer.steps": 2}))
+    again = trainer({"trainer.steps": 2, "trainer.resume": True})
+    fit(again)
+    assert read_run_file(again.out).checkpoint == str(again.out / "checkpoints/step-00000002")

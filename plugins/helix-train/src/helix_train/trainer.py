@@ -224,6 +224,8 @@ class Trainer:
             step=self.step,
         )
         self._reporter.open(run, self._facts())
+        if self.start:
+            self._reporter.saved(self.step, self._checkpoint)
 
     def _facts(self) -> RunFacts:
         measures = self.options.measure_speed and self.step < self.steps and not self.options.compile
@@ -287,11 +289,10 @@ class Trainer:
     def _judge(self, loss: float, norm: float, rate: float, signum: int) -> Standing:
         """Decide, together with all ranks, what becomes of a step's gradients."""
         gradients = Gradients(step=self.step, loss=loss, norm=norm, rate=rate)
-        verdict = max(
-            (callback.judge(self, gradients) for callback in self.callbacks), default=Verdict.PROCEED
-        )
-        if self._parts.precision.overflowed(norm):
-            verdict = max(verdict, Verdict.SKIP)
+        verdict = Verdict.SKIP if self._parts.precision.overflowed(norm) else Verdict.PROCEED
+        # A gradient that overflows by its scale alone is no spike, which callbacks would count.
+        if verdict is Verdict.PROCEED or not math.isfinite(loss):
+            verdict = max([verdict, *(callback.judge(self, gradients) for callback in self.callbacks)])
         standing = self.ranks.agree(Standing(verdict=verdict, signum=signum, ending=self._ending))
         self._ending = standing.ending
         if standing.verdict is Verdict.PROCEED and not (math.isfinite(loss) and math.isfinite(norm)):
@@ -313,7 +314,7 @@ class Trainer:
         """Go back to the last checkpoint, and on from there with other random numbers and data."""
         self.optimizer.zero_grad(set_to_none=True)
         self._manager.wait()
-        start = self._find_start("auto")
+        start = self._find_start("auto") or self.start
         if start is None:
             self._stop("a callback asks to roll back, but there is no checkpoint yet: gradients are bad")
         failed, reseeds = self.step, self._batches.reseeds + 1

@@ -12,6 +12,7 @@ import torch
 
 import helix_kernel
 from helix_kernel import Component, ComponentOf, Kind
+from helix_train.callbacks.base import Callback, Verdict
 
 
 class Model(torch.nn.Module):
@@ -128,6 +129,46 @@ class OfFile(Letters):
         super().__init__(Path(path).read_bytes()[0])
 
 
+class Diary(Callback):
+    """Writes down what it hears, has one step left out, and ends the run at another."""
+
+    name = "diary"
+
+    def __init__(self, skip: int = -1, stop: int = -1):
+        self.skip, self.stop = skip, stop
+        self.heard = []
+        self.pages = 0
+
+    def begin(self, run):
+        self.heard.append((run.step, "begin"))
+
+    def judge(self, run, gradients):
+        self._hear(run.step + 1, "judge")
+        return Verdict.SKIP if gradients.step == self.skip else Verdict.PROCEED
+
+    def stepped(self, run):
+        self._hear(run.step, "stepped")
+        run.log({"pages": self.pages})
+        if run.step == self.stop:
+            run.stop("the diary is full")
+
+    def validated(self, run, evaluation):
+        self.heard.append((run.step, "validated"))
+
+    def end(self, run):
+        self.heard.append((run.step, "end"))
+
+    def state_dict(self):
+        return {"pages": self.pages}
+
+    def load_state_dict(self, state):
+        self.pages = state["pages"]
+
+    def _hear(self, step, what):
+        self.pages += 1
+        self.heard.append((step, what))
+
+
 @helix_kernel.hookimpl
 def helix_kinds():
     return [
@@ -158,3 +199,8 @@ def helix_layers():
 @helix_kernel.hookimpl
 def helix_datasets():
     return [Component(name="toy-data", target=f"{__name__}:Data")]
+
+
+@helix_kernel.hookimpl
+def helix_callbacks():
+    return [Component(name="diary", target=f"{__name__}:Diary")]
