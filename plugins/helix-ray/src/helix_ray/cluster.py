@@ -18,6 +18,7 @@ _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # many workers that import torch from one slow disk
+    "RAY_AIR_NEW_OUTPUT": "0",  # whose boxes come whatever is asked for
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a run writes files of its own
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that measures nothing is told of at the end
 }

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json as _json
+import math
+import sys
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -54,7 +57,7 @@ def train(
     config = load_config(file, overrides)
     require_sections(config)
     asked = Workers(count=workers, cpus=cpus_per_worker, gpus=gpus_per_worker, max_failures=max_failures)
-    with connected(address, cpus=-int(-workers * cpus_per_worker // 1)):
+    with connected(address, cpus=math.ceil(workers * cpus_per_worker)), redirect_stdout(sys.stderr):
         outcome = train_on_ray(config, asked, storage=storage)
     _print(outcome, as_json=json)
 
@@ -101,7 +104,7 @@ def tune(
 
     _check_resources(cpus_per_trial, gpus_per_trial, each="trial")
     plan = plan_sweep(file, overrides, search, trials=trials, metric=metric, mode=mode, seed=seed)
-    with connected(address, cpus=-int(-cpus_per_trial // 1)):
+    with connected(address, cpus=math.ceil(cpus_per_trial)), redirect_stdout(sys.stderr):
         found = run_sweep(
             plan, scheduler=scheduler, cpus=cpus_per_trial, gpus=gpus_per_trial, storage=storage
         )
