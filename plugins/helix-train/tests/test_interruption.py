@@ -164,6 +164,16 @@ def test_a_disk_that_is_full_at_the_end_too_hides_neither_the_error_nor_how_the_
     assert trained._reporter._recorder._events.closed
 
 
+def test_a_report_that_cannot_be_drawn_costs_a_line_and_no_logger_its_end(trainer, monkeypatch):
+    def fail(_):
+        raise ValueError("math domain error")
+
+    trained = trainer({"trainer.loggers": [{"use": "csv"}]})
+    monkeypatch.setattr("helix_train.reporting.write_report", fail)
+    assert "not all files of the run are whole: ValueError: math domain error" in fit(trained)
+    assert trained.options.loggers[0]._stream.closed
+
+
 def test_metrics_that_cannot_be_read_stop_a_resume_with_their_line(trainer):
     fit(trainer({"trainer.steps": 2}))
     trained = trainer({"trainer.steps": 3, "trainer.resume": True})

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from helix_kernel.errors import HelixError
 from helix_train.interruption import InterruptedRunError
 from helix_train.loggers.composite import Loggers
 from helix_train.plot import draw_loss_curve
@@ -157,8 +156,8 @@ class Reporter:
         for end in (self._files.close, end_file, partial(write_report, self._out)):
             try:
                 end()
-            except (OSError, HelixError) as failure:  # the run's own end is what counts
-                self.note(f"not all files of the run are whole: {failure}")
+            except Exception as failure:  # noqa: BLE001 - how the run itself ended is what counts
+                self.note(f"not all files of the run are whole: {type(failure).__name__}: {failure}")
         self._loggers.finish(status)
 
     def _update_file(self, *, step: int, **news: Any) -> None:
