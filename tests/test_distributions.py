@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 PROJECTS = [ROOT, *sorted(ROOT.glob("plugins/*")), ROOT / "helix-cpu", ROOT / "helix-cuda"]
@@ -64,6 +66,33 @@ def test_no_build_requires_torch(project: Path):
 def test_a_plugin_needs_the_kernel_by_a_range(project: Path):
     dependencies = tomllib.loads((project / "pyproject.toml").read_text())["project"]["dependencies"]
     assert "helix-kernel>=0.1,<0.2" in dependencies
+
+
+# What is imported without being required: what a module does only where it is there, and another name.
+BESIDE_REQUIREMENTS = {"helix-kernel": {"torch"}, "helix-train": {"mlflow"}, "helix-cpu": {"numpy"}}
+
+
+def imported_by(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("project", PROJECTS, ids=lambda path: path.name)
+def test_a_distribution_requires_what_it_imports(project: Path):
+    declared = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    package = declared["name"].replace("-", "_")
+    extras = declared.get("optional-dependencies", {}).values()
+    lines = [*declared["dependencies"], *(line for extra in extras for line in extra)]
+    required = {Requirement(line).name.replace("-", "_") for line in lines}
+    source = project / "src" / package if (project / "src").is_dir() else project / package
+    imported = set().union(*(imported_by(file) for file in source.rglob("*.py")))
+    beside = BESIDE_REQUIREMENTS.get(declared["name"], set())
+    assert imported - required - beside - {package} - sys.stdlib_module_names == set()
 
 
 NO_TORCH = "import sys; sys.modules['torch'] = None; from helix_kernel.cli import main; main({arguments!r})"
