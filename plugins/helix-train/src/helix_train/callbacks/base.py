@@ -99,7 +99,7 @@ class Callback:
         """Hear that training begins, or goes on, after everything was built and restored."""
 
     def judge(self, run: Run, gradients: Gradients) -> Verdict:  # noqa: ARG002 - the base has no opinion
-        """Say what becomes of the gradients."""
+        """Say what becomes of the gradients; what overflows by the scale of fp16 alone is skipped unasked."""
         return Verdict.PROCEED
 
     def stepped(self, run: Run) -> None:
