@@ -134,3 +134,15 @@ def test_a_sweep_lists_every_trial_and_the_command_of_the_best(ray, folder, caps
     assert {number: found["trials"][number]["metric"] for number in losses} == losses
     assert found["best"] == min(losses, key=losses.get) == 0
     assert found["command"] == "helix train config.toml trainer.out=sweep optimizer.lr=0.02"
+
+
+def test_asha_stops_a_trial_that_is_behind(ray, folder, capsys):
+    options = ["trainer.steps=40", "trainer.validate_every=1", "trainer.checkpoint_every=40"]
+    search = "optimizer.lr=grid(0.02, 1e-7, 1e-8, 1e-9)"
+    out = "trainer.out=asha"
+    helix("ray", "tune", "config.toml", out, *options, "--search", search, "--scheduler", "asha")
+    shown = capsys.readouterr().out
+    table = {line.split()[0]: line.split() for line in shown.splitlines()[1:5]}
+    assert table["0"][-1] == "done"
+    assert "stopped" in [table[number][-1] for number in "123"]
+    assert "helix train config.toml trainer.out=asha" in shown
