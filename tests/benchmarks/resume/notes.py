@@ -28,7 +28,8 @@ everything, medians of three, with a dataset whose batch takes 5 ms.
   `seed_everything(workers=True)`. Its checkpoints hold no state of the random generators; an earlier attempt
   at that (fault-tolerant training) was [given
   up](https://github.com/Lightning-AI/lightning/issues/18780), and a plain loader that stops in the middle of
-  an epoch [is warned about](https://github.com/Lightning-AI/pytorch-lightning/issues/19764).
+  an epoch [is warned about](https://github.com/Lightning-AI/pytorch-lightning/issues/19764). Without the
+  generators' states the model's own dropout draws other numbers too.
 - **Lightning, StatefulDataLoader**: torchdata's loader, whose state [Lightning
   saves](https://github.com/Lightning-AI/pytorch-lightning/pull/19361). The order of rows is its; what a
   dataset draws is not.
@@ -42,9 +43,6 @@ everything, medians of three, with a dataset whose batch takes 5 ms.
   closed. The Trainer has no EMA; the one here is a callback that its user writes.
   `ignore_data_skip=True` is documented to train on other data, so only its cost is measured. An option for a
   stateful loader exists in Accelerate, and none in the Trainer's arguments.
-
-A dataset that draws nothing from global generators, because it derives each row's numbers from the row's
-index and the epoch, makes the first column's verdict that of all: any trainer's user can write it so.
 
 ## What this does not show
 
