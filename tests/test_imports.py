@@ -50,6 +50,9 @@ def ids(component):
 @pytest.mark.parametrize("component", OWN, ids=ids)
 def test_a_config_class_and_its_target_have_the_same_parameters_and_defaults(component):
     parameters = inspect.signature(load_target(component)).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        assert component.name == "trainer"  # which makes its config class of what it is given
+        return
     options = schema_of(component).options
     assert set(options) == set(parameters)
     for name, option in options.items():

@@ -115,6 +115,8 @@ class TestDryRun:
         saved = tmp_path / "run/checkpoints/step-00000006/data-00000.bin"
         assert forecast.checkpoint_size <= saved.stat().st_size < 1.5 * forecast.checkpoint_size
         assert forecast.checkpoints == 4 * forecast.checkpoint_size
+        assert forecast.told()["parameters"] == "4,352 (4,352 trained)"
+        assert forecast.told()["a step"].startswith("48 tokens, 590 kFLOP, ")
 
     def test_a_disk_that_will_be_full_is_foreseen(self, trainer, monkeypatch):
         monkeypatch.setattr("helix_train.dry_run.disk_free", lambda path: 1000)

@@ -172,7 +172,7 @@ def _dry_run(file: str, overrides: Sequence[str], *, as_json: bool) -> None:
     config = load_config(file, overrides)
     trainer = config.kernel.build("trainer", config["trainer"], config=config)
     forecast = dry_run(trainer)
-    _print(attrs.asdict(forecast), as_json=as_json)
+    _print(attrs.asdict(forecast) if as_json else forecast.told(), as_json=as_json)
     for warning in forecast.warnings():
         print(f"warning: {warning}", file=sys.stderr)
 

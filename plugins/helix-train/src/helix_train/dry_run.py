@@ -12,6 +12,7 @@ import attrs
 import torch
 
 from helix_train.failures import disk_free, state_size, told_failures
+from helix_train.report.numbers import amount, duration
 
 if TYPE_CHECKING:
     from helix_train.trainer import Trainer
@@ -45,6 +46,18 @@ class Forecast:
     checkpoint_size: int
     checkpoints: int
     disk_free: int
+
+    def told(self) -> dict[str, str]:
+        """Return it for people, with units."""
+        return {
+            "parameters": f"{self.parameters:,} ({self.trainable:,} trained)",
+            "a step": f"{self.tokens_per_step:,} tokens, {amount(self.flops_per_step, 'FLOP')}, "
+            f"{duration(self.seconds_per_step)}",
+            "all steps": duration(self.hours * 3600),
+            "peak memory": amount(self.peak_memory, "B"),
+            "checkpoint": f"{amount(self.checkpoint_size, 'B')}, {amount(self.checkpoints, 'B')} for all",
+            "disk free": amount(self.disk_free, "B"),
+        }
 
     def warnings(self) -> list[str]:
         """Return what will go wrong, a line each."""
