@@ -34,6 +34,10 @@ bench: $(VENV)/stamp
 	$(BIN)/python tests/benchmarks/sequence/long_context.py --write
 	$(BIN)/python tests/benchmarks/cpu/run.py --write
 	$(BIN)/python tests/benchmarks/checkpoint/run.py --write
+	$(BIN)/python tests/benchmarks/trainer/run.py --write
+	$(BIN)/python tests/benchmarks/loader/run.py --write
+	$(BIN)/python tests/benchmarks/ranks/run.py --write
+	$(BIN)/python tests/benchmarks/resume/run.py --write
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache
