@@ -41,6 +41,7 @@ def test_every_layer_along_the_sequence_takes_part():
     # Not mixers of their own: wholes, parts, layers across channels, and wrappers of mixers.
     others = {"bidirectional", "classifier", "conv", "language-model", "layer-norm", "linear", "mlp", "moe"}
     others |= {"reversible", "rms-norm", "rwkv7-channel-mix", "span-infiller"}
+    others |= {"fsq", "quantised-autoencoder", "rvq", "vq"}
     assert {c.name for c in default_kernel().components("layer")} - others == used
 
 

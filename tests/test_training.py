@@ -102,7 +102,7 @@ def test_resuming_after_a_kill_equals_never_having_stopped_to_the_bit(
     assert (out / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
     whole = arrays(finished)
     assert arrays(out) == whole
-    for part in ("model/", "optimizer/", "rng/torch", "data/position"):
+    for part in ("model/", "optimizer/", "rng/torch", "data/rows"):
         assert any(name.startswith(part) for name in whole), f"no array under {part}"
 
 
@@ -242,7 +242,7 @@ class TestErrors:
         victim = next(copy.rglob("data-00000.bin"))
         victim.write_bytes(victim.read_bytes()[:-7])
         message = self.failed("generate", copy, "--prompt", "a")
-        assert "data-00000.bin, part of array 'data/position', has" in message
+        assert "data-00000.bin, part of array 'data/rows', has" in message
 
     def test_a_run_directory_that_holds_checkpoints_already(
         self, finished: Path, small_example: Path, text: str
