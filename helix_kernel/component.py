@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from helix_kernel.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 _KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _OP_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -42,6 +42,9 @@ class Component:
         aliases: Other names under which it is found.
         deprecated: Old names, each with the version since which it is deprecated.
         requires: Packages that building needs beyond the distribution's own requirements.
+        examples: Tables of options, without `use`, with which the conformance suites build it where
+            its defaults are not enough; each is a case of its own.
+        expected_failures: Cases of the conformance suite that it is known to fail, each with the reason.
         kind: Set by the kernel.
         provider: Name of the distribution that offers it. Set by the kernel.
         version: Version of that distribution. Set by the kernel.
@@ -57,6 +60,8 @@ class Component:
     aliases: tuple[str, ...] = attrs.field(default=(), converter=_names)
     deprecated: Mapping[str, str] = attrs.field(factory=dict)
     requires: tuple[str, ...] = attrs.field(default=(), converter=_names)
+    examples: Sequence[Mapping[str, Any]] = ()
+    expected_failures: Mapping[str, str] = attrs.field(factory=dict)
     kind: str = ""
     provider: str = ""
     version: str = ""
@@ -88,6 +93,8 @@ class Kind:
         section: The top-level table of a config that holds a component of this kind, if any.
         default: The component that the section means where it has no ``use``.
         context: Arguments that whoever builds the component adds, so that a config need not.
+        suite: ``"package.module:Class"``, the conformance suite of such components, if there is one.
+        template: ``"package:folder"``, what ``helix new`` makes such a component from, if there is one.
         provider: Distribution that brings the kind. Set by the kernel.
     """
 
@@ -97,6 +104,8 @@ class Kind:
     section: str | None = None
     default: str | None = None
     context: tuple[str, ...] = ()
+    suite: str | None = None
+    template: str | None = None
     provider: str = "helix-kernel"
 
     @property
