@@ -165,7 +165,7 @@ def _bits(model: str, seed: int, lr: float, bits_per_byte: float) -> dict:
 
 
 def test_the_page_on_choosing_names_layers_that_there_are_and_a_config_that_is_sound():
-    page = (report.ROOT / "docs/choosing-a-layer.md").read_text()
+    page = (report.ROOT / "docs/how-to/choosing-a-layer.md").read_text()
     kernel = default_kernel()
     for name in re.findall(r"^\| `([a-z0-9-]+)`", page, re.MULTILINE):
         assert kernel.find("layer", name)

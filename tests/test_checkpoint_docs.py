@@ -1,4 +1,4 @@
-"""Every block of docs/checkpoints.md runs as shown, and prints what it says but for numbers."""
+"""Every block of docs/how-to/checkpoints.md runs as shown, and prints what it says but for numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs/checkpoints.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/how-to/checkpoints.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
@@ -43,7 +43,7 @@ def test_every_block_runs_in_order_as_shown(tmp_path, monkeypatch, helix, capsys
             run_commands(block, helix)
         else:
             assert language == "python"
-            exec(compile(block, "docs/checkpoints.md", "exec"), names)
+            exec(compile(block, "docs/how-to/checkpoints.md", "exec"), names)
             capsys.readouterr()  # what it printed is not the next command's
 
 

@@ -1,4 +1,4 @@
-"""The configs that docs/data.md shows are ones that Helix takes."""
+"""The configs that docs/how-to/data.md shows are ones that Helix takes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from helix_kernel.config import resolve_document
 
-DOCUMENT = Path(__file__).parent.parent / "docs/data.md"
+DOCUMENT = Path(__file__).parent.parent / "docs/how-to/data.md"
 BLOCKS = re.findall(r"```toml\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
 
 

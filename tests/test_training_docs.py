@@ -1,4 +1,4 @@
-"""What docs/training.md shows of configs is what `helix config check` takes."""
+"""What docs/how-to/training.md shows of configs is what `helix config check` takes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = (Path(__file__).parent.parent / "docs/training.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parent.parent / "docs/how-to/training.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```toml\n(.*?)```", PAGE, flags=re.DOTALL)
 COMMANDS = re.findall(r"^helix train config\.toml (\w\S*=\S+)", PAGE, flags=re.MULTILINE)
 # Lines such as `metrics = [...]`, of the section that the page is about.

@@ -184,8 +184,8 @@ def _verify_resume(file: str, overrides: Sequence[str], *, as_json: bool) -> Non
     _print({"exact": not found.differences, **attrs.asdict(found)}, as_json=as_json)
     if found.differences:
         raise HelixError(
-            f"the resumed run is another in {len(found.differences)} ways; see docs/training.md for what a "
-            "resume cannot keep"
+            f"the resumed run is another in {len(found.differences)} ways; docs/how-to/training.md says what "
+            "a resume cannot keep"
         )
 
 

@@ -78,7 +78,8 @@ class TrainerConfig:
     )
     compile: bool = option(False, help="run the model through torch.compile")
     deterministic: bool = option(
-        False, help="let PyTorch use deterministic algorithms only; see docs/training.md for what that covers"
+        False,
+        help="let PyTorch use deterministic algorithms only; docs/how-to/training.md says what that covers",
     )
     measure_speed: bool = option(
         True,
