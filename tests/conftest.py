@@ -26,6 +26,17 @@ def _own_environment(tmp_path_factory):
         yield
 
 
+@pytest.fixture(autouse=True)
+def _temporary_modules_are_forgotten(tmp_path_factory):
+    """Forget what a test imported from its folder: another test's folder may hold a module of that name."""
+    before = set(sys.modules)
+    yield
+    temporary = str(tmp_path_factory.getbasetemp())
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(temporary):
+            del sys.modules[name]
+
+
 @pytest.fixture
 def example() -> Path:
     """The config of the quick start."""
