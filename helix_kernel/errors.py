@@ -48,6 +48,10 @@ class IncompatibleCheckpointError(CheckpointError):
     """A checkpoint is whole but belongs to another architecture, provider or version."""
 
 
+class UnschedulableError(InputError):
+    """No schedule can meet what tasks ask of devices."""
+
+
 class Problem:
     """One thing wrong in a config: where, and what to do about it.
 
