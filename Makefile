@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 REQUIREMENTS := .ci/requirements.txt constraints.txt $(wildcard pyproject.toml */pyproject.toml plugins/*/pyproject.toml) $(wildcard helix-cpu/CMakeLists.txt helix-cpu/native/*)
 
-.PHONY: demo test test-all torture lint bench clean
+.PHONY: demo test test-all torture lint docs bench clean
 
 demo: $(VENV)/stamp
 	@$(BIN)/python docs/examples/demo.py
@@ -28,6 +28,11 @@ lint: $(VENV)/stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The site of docs/, with a reference made from what is installed; a warning is an error. Nothing is fetched.
+docs: $(VENV)/stamp
+	$(BIN)/python -m sphinx -W --keep-going -n -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 bench: $(VENV)/stamp
 	$(BIN)/python tests/benchmarks/kernel/run.py --write
 	$(BIN)/python tests/benchmarks/sequence/costs.py --write
@@ -40,7 +45,7 @@ bench: $(VENV)/stamp
 	$(BIN)/python tests/benchmarks/resume/run.py --write
 
 clean:
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) dist docs/_build docs/reference/generated .pytest_cache .mypy_cache .ruff_cache
 
 # Build isolation is off so that no build environment resolves torch, and one hatchling serves all. The PATH is
 # where helix-cpu's build finds cmake and ninja.
