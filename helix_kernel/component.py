@@ -24,6 +24,15 @@ def _check_target(component: Component, attribute: attrs.Attribute[str], value: 
         )
 
 
+def _check_upgrades(component: Component, attribute: attrs.Attribute[Any], value: Mapping[str, str]) -> None:
+    if value and not component.reads:
+        raise ArgumentError(
+            f"component {component.name!r}: upgrades without reads, which says what versions it upgrades from"
+        )
+    for target in value.values():
+        _check_target(component, attribute, target)
+
+
 def _names(value: Iterable[str]) -> tuple[str, ...]:
     return tuple(value)
 
@@ -42,6 +51,11 @@ class Component:
         aliases: Other names under which it is found.
         deprecated: Old names, each with the version since which it is deprecated.
         requires: Packages that building needs beyond the distribution's own requirements.
+        reads: Older versions of the distribution whose checkpoints it reads, such as ``">=0.1"``; those
+            of its own version line it always does.
+        upgrades: By version, what that version changed in a checkpoint: ``"package.module:function"``,
+            given some or all of the tensors of such a component by their names below it, returns
+            them as the version has them. Only layers whose target is a class have upgrades.
         examples: Tables of options, without `use`, with which the conformance suites build it where
             its defaults are not enough; each is a case of its own.
         expected_failures: Cases of the conformance suite that it is known to fail, each with the reason.
@@ -60,6 +74,8 @@ class Component:
     aliases: tuple[str, ...] = attrs.field(default=(), converter=_names)
     deprecated: Mapping[str, str] = attrs.field(factory=dict)
     requires: tuple[str, ...] = attrs.field(default=(), converter=_names)
+    reads: str = ""
+    upgrades: Mapping[str, str] = attrs.field(factory=dict, validator=_check_upgrades)
     examples: Sequence[Mapping[str, Any]] = ()
     expected_failures: Mapping[str, str] = attrs.field(factory=dict)
     kind: str = ""
@@ -80,6 +96,18 @@ class Component:
     def names(self) -> tuple[str, ...]:
         """Every name under which the component is found, its own first."""
         return (self.name, *self.aliases, *self.deprecated)
+
+    def reads_version(self, saved: str) -> bool:
+        """Whether it declares that it reads what an older version of its distribution saved."""
+        return reads_version(self.reads, saved, self.version)
+
+    def upgrades_from(self, saved: str) -> list[str]:
+        """Return the upgrades that what a version saved needs, the oldest first."""
+        from packaging.version import Version
+
+        first, last = Version(saved), Version(self.version or saved)
+        steps = sorted((Version(version), upgrade) for version, upgrade in self.upgrades.items())
+        return [upgrade for version, upgrade in steps if first < version <= last]
 
 
 @attrs.frozen(kw_only=True)
@@ -112,3 +140,23 @@ class Kind:
     def hook(self) -> str:
         """Name of the hook by which plugins offer components of this kind."""
         return f"helix_{self.plural}"
+
+
+def reads_version(reads: str, saved: str, installed: str) -> bool:
+    """Whether an older version is one of those that a component of the installed one reads.
+
+    Args:
+        reads: What `Component.reads` declares.
+        saved: Version that saved the checkpoint.
+        installed: Version that is to read it.
+    """
+    if not reads:
+        return False
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        older = Version(saved) < Version(installed)
+    except InvalidVersion:
+        return False
+    return older and SpecifierSet(reads).contains(saved, prereleases=True)

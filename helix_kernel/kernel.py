@@ -115,13 +115,16 @@ class Kernel:
         from helix_kernel.build import Factory
         from helix_kernel.config.resolve import Resolved
         from helix_kernel.config.schema import schema_of
+        from helix_kernel.renames import told_once
 
         if isinstance(table, Resolved):
             return Factory(table)
-        component = self.resolver.component(kind, table)
-        given = set(table) if isinstance(table, Mapping) else set()
-        required = {o.name for o in schema_of(component).options.values() if o.required}
-        return Factory(self.resolver.resolve(kind, table, supplied=tuple(sorted(required - given))))
+        with told_once():
+            component = self.resolver.component(kind, table)
+            given = set(table) if isinstance(table, Mapping) else set()
+            options = schema_of(component).options.values()
+            left_out = {o.name for o in options if o.required and not given & set(o.names)}
+            return Factory(self.resolver.resolve(kind, table, supplied=tuple(sorted(left_out))))
 
     def build(self, kind: str, table: Any, **context: Any) -> Any:
         """Build a component.

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
+from helix_kernel.component import reads_version
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-State = Literal["ok", "version", "missing", "broken"]
+State = Literal["ok", "read", "version", "missing", "broken"]
 
 
 @attrs.frozen(kw_only=True)
@@ -21,7 +23,8 @@ class Need:
         provider: The distribution that it comes from.
         saved: Its version when the checkpoint was saved.
         installed: Its version now, or None.
-        state: ``ok``; ``version``, where another version line is installed and has the component;
+        state: ``ok``; ``read``, where the installed component declares that it reads what this older
+            version saved; ``version``, where another version line is installed and has the component;
             ``missing``; or ``broken``, where the distribution's plugin does not load.
         detail: Why it is broken, or what of it is missing.
     """
@@ -36,7 +39,7 @@ class Need:
     @property
     def command(self) -> str:
         """The pip command that mends it, or nothing where none would."""
-        if self.state in ("ok", "broken"):
+        if self.state in ("ok", "read", "broken"):
             return ""
         if self.name == API:
             return f"pip install --upgrade {self.provider}"
@@ -52,6 +55,8 @@ class Need:
             return f"{needed}, which is not installed: {self.command}"
         if self.state == "missing":
             return f"{needed}, installed is {self.installed}, which has no {self.name}: {self.command}"
+        if self.state == "read":
+            return f"{needed}, installed is {self.installed}, which reads it"
         another = "major version"
         if _line(self.saved)[0] == _line(self.installed)[0]:
             another = "minor version, which below 1.0 may change anything"
@@ -102,8 +107,8 @@ class _Installed:
     def __init__(self, listing: Mapping[str, Any]) -> None:
         self._versions = {plugin["provider"]: plugin["version"] for plugin in listing["plugins"]}
         self._failures = {failure["provider"]: failure for failure in listing["failures"]}
-        self._components = {
-            f"{kind}{component['provider']}:{name}"
+        self._reads = {
+            f"{kind}{component['provider']}:{name}": component["reads"]
             for component in listing["components"]
             for kind in (f"{component['kind']}/", "")  # checkpoints of others may leave it out
             for name in (component["name"], *component["aliases"], *component["deprecated"])
@@ -115,8 +120,8 @@ class _Installed:
         version = self._versions.get(provider)
         failure = self._failures.get(provider)
         state: State = "ok"
-        if name in self._components:
-            state = "ok" if _line(saved) == _line(version or "") else "version"
+        if name in self._reads:
+            state = _state(saved, version or "", self._reads[name])
         elif failure is not None:
             state = "broken"
         else:
@@ -133,6 +138,12 @@ class _Installed:
 
 def _reason(failure: Mapping[str, Any]) -> str:
     return f"plugin {failure['name']!r} ({failure['module']}) failed: {failure['error']}"
+
+
+def _state(saved: str, installed: str, reads: str) -> State:
+    if _line(saved) == _line(installed):
+        return "ok"
+    return "read" if reads_version(reads, saved, installed) else "version"
 
 
 def _line(version: str) -> tuple[str, ...]:

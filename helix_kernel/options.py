@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import typing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from helix_kernel.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @attrs.frozen
@@ -95,6 +98,7 @@ def option(
     ge: float | None = None,
     lt: float | None = None,
     le: float | None = None,
+    deprecated: Mapping[str, str] | None = None,
 ) -> Any:
     """Declare an option of a config class: an attrs field with its documentation and bounds.
 
@@ -106,10 +110,12 @@ def option(
         ge: At least.
         lt: Less than.
         le: At most.
+        deprecated: Old names of the option that a config may still use, each with the version of the
+            distribution since which it has the new one.
     """
     bounds = Bounds(gt=gt, ge=ge, lt=lt, le=le)
     return attrs.field(
         default=default,
         validator=bounds if bounds != Bounds() else None,
-        metadata={"help": help},
+        metadata={"help": help, "deprecated": dict(deprecated or {})},
     )

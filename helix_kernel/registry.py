@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 from helix_kernel import catalogue
 from helix_kernel.errors import AmbiguousNameError, UnknownNameError, did_you_mean
 from helix_kernel.hooks import CORE_KINDS
+from helix_kernel.renames import tell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,20 +78,27 @@ class Registry:
             AmbiguousNameError: Several providers offer it and none is preferred.
         """
         kind = self.kind(kind).name
+        matches = self._matches(kind, name)
+        if not matches:
+            raise UnknownNameError(self._unknown(kind, name))
+        if len(matches) > 1:
+            raise AmbiguousNameError(_ambiguous(kind, name, matches))
+        _tell_if_old(matches[0], name.rpartition(":")[2])
+        return matches[0]
+
+    def look_up(self, kind: str, name: str) -> Component | None:
+        """Return the component that `find` would, untold of an old name; None where it would raise."""
+        matches = self._matches(kind, name) if kind in self._by_kind else []
+        return matches[0] if len(matches) == 1 else None
+
+    def _matches(self, kind: str, name: str) -> list[Component]:
         provider, _, short = name.rpartition(":")
         matches = [
             component
             for component in self._by_kind[kind]
             if short in component.names and provider in ("", component.provider)
         ]
-        if len(matches) > 1:
-            matches = self._preferred(matches)
-        if not matches:
-            raise UnknownNameError(self._unknown(kind, name))
-        if len(matches) > 1:
-            raise AmbiguousNameError(_ambiguous(kind, name, matches))
-        _warn_if_deprecated(matches[0], short)
-        return matches[0]
+        return self._preferred(matches) if len(matches) > 1 else matches
 
     def _preferred(self, matches: list[Component]) -> list[Component]:
         for provider in self.prefer:
@@ -157,11 +164,9 @@ def _ambiguous(kind: str, name: str, matches: Sequence[Component]) -> str:
     )
 
 
-def _warn_if_deprecated(component: Component, name: str) -> None:
+def _tell_if_old(component: Component, name: str) -> None:
     if name in component.deprecated:
-        warnings.warn(
+        tell(
             f"{component.kind} {name!r} is called {component.name!r} since "
-            f"{component.provider} {component.deprecated[name]}; use the new name",
-            FutureWarning,  # which Python shows to users, as it does no DeprecationWarning
-            stacklevel=3,
+            f"{component.provider} {component.deprecated[name]}; use the new name"
         )

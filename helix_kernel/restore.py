@@ -20,6 +20,8 @@ from helix_kernel.errors import (
 )
 from helix_kernel.needs import needs
 from helix_kernel.nesting import flatten, nest
+from helix_kernel.renames import untold
+from helix_kernel.upgrades import upgraded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -58,7 +60,8 @@ class SavedRun:
         """
         self.check(sections, kernel=kernel)
         try:
-            return resolve_document(self._table(sections), source=str(self.path), kernel=kernel)
+            with untold():  # of old names in what nobody edits; `open_run` tells of the version
+                return resolve_document(self._table(sections), source=str(self.path), kernel=kernel)
         except ConfigError as error:
             raise IncompatibleCheckpointError(
                 f"the checkpoint's config does not fit what is installed. {error}"
@@ -72,8 +75,8 @@ class SavedRun:
             kernel: What is installed; all plugins if left out.
 
         Returns:
-            A line for each difference that is accepted: with `accept_versions` those of versions, where
-            what is installed has all that is needed.
+            A line for each difference that is accepted: older versions that what is installed reads, and
+            with `accept_versions` all versions, where what is installed has all that is needed.
 
         Raises:
             IncompatibleCheckpointError: Names each difference and the command that mends it.
@@ -89,10 +92,31 @@ class SavedRun:
         }
         found = needs({**self.attributes, "components": components}, describe(kernel or default_kernel()))
         differences = [need for need in found if need.state != "ok"]
-        accepted = self.accept_versions and all(need.state == "version" for need in differences)
-        if differences and not accepted:
-            raise IncompatibleCheckpointError(_refusal(self.path, differences))
+        accepted = {"read", "version"} if self.accept_versions else {"read"}
+        if not all(need.state in accepted for need in differences):
+            refused = [need for need in differences if need.state != "read"]
+            raise IncompatibleCheckpointError(_refusal(self.path, refused))
         return list(dict.fromkeys(map(str, differences)))
+
+    def weights(
+        self, module: Any, which: Weights = "averaged", *, kernel: Kernel | None = None
+    ) -> dict[str, Any]:
+        """Read the weights of the run's model, as the installed versions of its components name them.
+
+        Args:
+            module: The model that takes them on.
+            which: See `open_model`.
+            kernel: What is installed; all plugins if left out.
+
+        Returns:
+            The weights, nested as the module's names are.
+
+        Raises:
+            ArgumentError: See `read_weights`.
+            CheckpointError: They are damaged, or an upgrade failed.
+        """
+        saved = self.attributes.get("components", {})
+        return nest(upgraded(module, flatten(read_weights(self.path, which)), saved, kernel=kernel))
 
     def _table(self, sections: Sequence[str] | None) -> dict[str, Any]:
         table = dict(self.attributes["config"])
@@ -137,8 +161,8 @@ def open_run(
     path = _checkpoint.resolve(checkpoint)
     if run is None or run.path != path:
         run = _saved_run(path, accept_versions=accept_versions)
-    for line in run.check(sections, kernel=kernel):
-        _log.warning("%s is opened all the same: %s", path, line)
+    if accepted := run.check(sections, kernel=kernel):
+        _log.warning("%s is opened all the same: %s", path, "; ".join(accepted))
     return run
 
 
@@ -163,7 +187,7 @@ def open_model(
     run = open_run(checkpoint, sections=["model", *also], kernel=kernel, accept_versions=accept_versions)
     config = run.config(["model"], kernel=kernel)
     model = config.kernel.build("layer", config["model"])
-    load_weights(model, read_weights(run.path, weights), str(run.path))
+    load_weights(model, run.weights(model, weights, kernel=config.kernel), str(run.path))
     return OpenedModel(model=model.eval(), run=run)
 
 

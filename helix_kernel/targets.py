@@ -33,6 +33,15 @@ def load_config_class(component: Component) -> type[Any] | None:
     return loaded
 
 
+def load_function(component: Component, spelling: str) -> Any:
+    """Import and return something else that a component names, as ``"package.module:function"``.
+
+    Raises:
+        DependencyError: It cannot be imported.
+    """
+    return _load(component, spelling)
+
+
 def _load(component: Component, spelling: str) -> Any:
     module, _, attribute = spelling.partition(":")
     try:

@@ -93,8 +93,8 @@ def _sizes(checkpoint: Checkpoint) -> str:
 
 
 def _remark(need: Need) -> str:
-    if need.state == "ok":
-        return ""
+    if need.state in ("ok", "read"):
+        return "" if need.state == "ok" else f"read by {need.installed}"
     what = {"version": "another version", "missing": "missing", "broken": "broken"}[need.state]
     return f"{what}: {need.command or need.detail}"
 

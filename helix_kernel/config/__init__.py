@@ -12,6 +12,7 @@ from helix_kernel.config.resolve import Resolved
 from helix_kernel.config.structure import given, make_converter, problems
 from helix_kernel.errors import ConfigError, Problem, did_you_mean
 from helix_kernel.options import option
+from helix_kernel.renames import told_once
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -130,6 +131,11 @@ def resolve_document(table: Table, *, source: str = "", kernel: Kernel | None = 
     Raises:
         ConfigError: Everything that is wrong with it, each with its path.
     """
+    with told_once():
+        return _resolve_document(table, source, kernel)
+
+
+def _resolve_document(table: Table, source: str, kernel: Kernel | None) -> Config:
     settings, found = _settings(table.get("kernel", {}))
     if kernel is None:
         kernel = settings.kernel()

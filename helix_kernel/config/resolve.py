@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from helix_kernel.config.schema import Option, Schema, check_bounds, schema_of
+from helix_kernel.config.schema import Option, Schema, check_bounds, schema_of, with_new_names
 from helix_kernel.config.structure import describe, given, make_converter, problems
 from helix_kernel.errors import ConfigError, HelixError, InputError, Problem, did_you_mean
 from helix_kernel.options import ComponentOf, FactoryOf, nested_marker
+from helix_kernel.renames import told_once
 
 if TYPE_CHECKING:
     from helix_kernel.component import Component
@@ -71,7 +72,8 @@ class Resolver:
             ConfigError: With every problem below `path`.
         """
         try:
-            return self._resolve(kind, table, supplied)
+            with told_once():
+                return self._resolve(kind, table, supplied)
         except ConfigError as error:
             raise ConfigError(problems(error, path)) from error
 
@@ -86,10 +88,11 @@ class Resolver:
         if not isinstance(table, Mapping) or not isinstance(table.get("use"), str):
             raise KeyError(keys[0])
         try:
-            option = schema_of(self._registry.find(kind, table["use"])).options[keys[0]]
+            schema = schema_of(self._registry.find(kind, table["use"]))
+            option = schema.options.get(keys[0]) or schema.old_names[keys[0]]
         except InputError as error:
             raise KeyError(keys[0]) from error
-        value = over_default(option, table.get(keys[0], option.default))
+        value = over_default(option, next((table[n] for n in option.names if n in table), option.default))
         if value is attrs.NOTHING:
             raise KeyError(keys[0])
         if len(keys) == 1:
@@ -126,7 +129,8 @@ class Resolver:
             schema = schema_of(component)
         except HelixError as error:
             raise ConfigError([Problem("use", str(error))]) from error
-        values = {key: value for key, value in table.items() if key != "use"}
+        options = {key: value for key, value in table.items() if key != "use"}
+        values = with_new_names(schema, options, component.qualified)
         arguments, found = self._arguments(component, schema, values, supplied)
         if not found:
             found = check_whole(schema, arguments)

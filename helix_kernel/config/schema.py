@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from helix_kernel.errors import ArgumentError, DependencyError
+from helix_kernel.errors import ArgumentError, ConfigError, DependencyError, Problem
 from helix_kernel.options import Bounds, ComponentOf, FactoryOf, nested_marker
+from helix_kernel.renames import tell
 from helix_kernel.targets import load_config_class, load_target
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Option:
         help: One line of documentation.
         bounds: The range that numbers must lie in, if any.
         attribute: The attrs attribute that it came from, with its validators, if any.
+        deprecated: Old names, each with the version since which it has its own.
     """
 
     name: str
@@ -38,6 +40,12 @@ class Option:
     help: str = ""
     bounds: Bounds | None = None
     attribute: attrs.Attribute[Any] | None = None
+    deprecated: Mapping[str, str] = attrs.field(factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that a config may give it by, its own first."""
+        return (self.name, *self.deprecated)
 
     @property
     def required(self) -> bool:
@@ -65,6 +73,11 @@ class Schema:
     config_class: type[Any] | None = None
     doc: str = ""
     is_open: bool = False
+
+    @property
+    def old_names(self) -> dict[str, Option]:
+        """The options by each name that they had before."""
+        return {old: option for option in self.options.values() for old in option.deprecated}
 
 
 def schema_of(component: Component) -> Schema:
@@ -95,8 +108,40 @@ def schema_of_class(config_class: type[Any]) -> Schema:
             help=attribute.metadata.get("help", ""),
             bounds=validator if isinstance(validator, Bounds) else None,
             attribute=attribute,
+            deprecated=attribute.metadata.get("deprecated", {}),
         )
-    return Schema(options=options, config_class=config_class, doc=inspect.getdoc(config_class) or "")
+    schema = Schema(options=options, config_class=config_class, doc=inspect.getdoc(config_class) or "")
+    if both := sorted(schema.old_names.keys() & options.keys()):
+        raise ArgumentError(f"{config_class.__name__}: {', '.join(both)} is an option and an old name of one")
+    return schema
+
+
+def with_new_names(schema: Schema, values: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    """Return values by the new names of options, telling of each old one.
+
+    Args:
+        schema: The options.
+        values: What a config gives, by name.
+        owner: Whose options they are, for the messages.
+
+    Raises:
+        ConfigError: An option is given by its old name and its new one.
+    """
+    renamed: dict[str, Any] = {}
+    twice = []
+    for name, value in values.items():
+        option = schema.old_names.get(name)
+        if option is None:
+            renamed[name] = value
+        elif option.name in values or option.name in renamed:
+            twice.append(Problem(name, f"an old name of {option.name}, which is given too; leave one out"))
+        else:
+            renamed[option.name] = value
+            since = f"since version {option.deprecated[name]}; use the new name"
+            tell(f"{owner}: option {name!r} is called {option.name!r} {since}")
+    if twice:
+        raise ConfigError(twice)
+    return renamed
 
 
 def check_bounds(option: Option, value: Any) -> None:

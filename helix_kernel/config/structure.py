@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import cattrs
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn
 
+from helix_kernel.config.schema import schema_of_class, with_new_names
 from helix_kernel.errors import ArgumentError, ConfigError, Problem, did_you_mean
 from helix_kernel.options import nested_marker
 
@@ -33,9 +34,7 @@ def make_converter() -> cattrs.Converter:
     converter.register_structure_hook_factory(_is_union, lambda t: lambda v, _: _member(converter, v, t))
     converter.register_structure_hook_factory(_is_sequence, lambda t: lambda v, _: _elements(converter, v, t))
     converter.register_structure_hook_factory(_is_mapping, lambda t: lambda v, _: _entries(converter, v, t))
-    converter.register_structure_hook_factory(
-        attrs.has, lambda cls: make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True)
-    )
+    converter.register_structure_hook_factory(attrs.has, lambda cls: _record(converter, cls))
     return converter
 
 
@@ -165,6 +164,17 @@ def _collect(converter: cattrs.Converter, items: Iterable[tuple[str, Any, Any]])
     if found:
         raise ConfigError(found)
     return done
+
+
+def _record(converter: cattrs.Converter, cls: Any) -> Callable[[Any, Any], Any]:
+    structure = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True)
+
+    def by_new_names(value: Any, kind: Any) -> Any:
+        if isinstance(value, Mapping):
+            value = with_new_names(schema_of_class(cls), value, cls.__name__)
+        return structure(value, kind)
+
+    return by_new_names
 
 
 def _is_literal(annotation: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from helix_kernel.restore import load_weights, open_run, read_weights
+from helix_kernel.restore import load_weights, open_run
 from helix_train.resume import changes
 
 if TYPE_CHECKING:
@@ -34,6 +34,6 @@ def load_initial_weights(
             of another shape are named. Or its components are missing or of another version.
     """
     run = open_run(checkpoint, sections=["model"], accept_versions=accept_versions)
-    load_weights(model, read_weights(run.path), f"trainer.initial_weights: {run.path}")
+    load_weights(model, run.weights(model), f"trainer.initial_weights: {run.path}")
     theirs = run.config(["model"]).to_dict()["model"]
     return (f"beginning with the weights of {run.path}", *changes({"model": theirs}, {"model": config}))

@@ -14,6 +14,7 @@ from helix_kernel.errors import ArgumentError, IncompatibleCheckpointError
 from helix_kernel.nesting import flatten, nest
 from helix_kernel.restore import load_weights
 from helix_train.state import load_optimizer_state, optimizer_state
+from helix_train.upgraded_state import upgraded_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -95,7 +96,7 @@ class Learner:
                 f"{checkpoint} holds the state of the optimizer {optimizer!r}, optimizer.use is "
                 f"{chosen.component.qualified!r}; set it back, or begin a run with trainer.resume=false"
             )
-        state = self.ranks.load(checkpoint, self.model)
+        state = upgraded_state(self.ranks.load(checkpoint, self.model), self.model, checkpoint)
         load_weights(self.model, state["model"], str(checkpoint))
         load_optimizer_state(self.optimizer, self.model, state["optimizer"], options=chosen.arguments)
         notes = self.ranks.load_rng_state(state["rng"], step=int(state["step"]))
