@@ -133,7 +133,8 @@ def _distributions(roots: Iterable[str]) -> Iterator[tuple[str, str, str]]:
         except OSError:  # a zip file, or a directory that is gone
             continue
         for name in names:
-            if name.endswith((".dist-info", ".egg-info")):
+            # An installer that is stopped leaves what it was removing under a name with a tilde.
+            if name.endswith((".dist-info", ".egg-info")) and not name.startswith("~"):
                 provider, _, version = name.rpartition(".")[0].partition("-")
                 yield canonical(provider), version.partition("-py")[0], os.path.join(root, name)
 

@@ -18,6 +18,7 @@ TYPE_CHECKING = False  # importing typing for this would double what a warm list
 if TYPE_CHECKING:
     from typing import Any
 
+    from helix_kernel.discovery import EntryPoint
     from helix_kernel.kernel import Kernel
 
 _CLOCK_TICK_NS = 10_000_000
@@ -30,11 +31,9 @@ def listing() -> dict[str, Any]:
     if any(os.environ.get(name) is not None for name in _SELECTION):
         return describe(_kernel())
     found = entry_points()
-    name = f"listing-{sys.implementation.cache_tag}-{_checksum(found)}.json"
-    known = read_cache(name)
-    if known and known["version"] == __version__ and all(file_stamp(f[0]) == f for f in known["files"]):
-        kept: dict[str, Any] = known["listing"]
-        return kept
+    known = kept(found)
+    if known is not None:
+        return known
     begun = time.time_ns()
     kernel = _kernel()
     described = describe(kernel)
@@ -43,8 +42,17 @@ def listing() -> dict[str, Any]:
         files = _files(packages)
         # What changes while it is read may have been read as it was before.
         if all(time_ns < begun - _CLOCK_TICK_NS for _, time_ns, _ in files):
-            write_cache(name, {"version": __version__, "files": files, "listing": described})
+            write_cache(_cache_name(found), {"version": __version__, "files": files, "listing": described})
     return described
+
+
+def kept(found: list[EntryPoint]) -> dict[str, Any] | None:
+    """Return the listing that is kept on disk for these entry points, if it is valid still."""
+    known = read_cache(_cache_name(found))
+    if known and known["version"] == __version__ and all(file_stamp(f[0]) == f for f in known["files"]):
+        listed: dict[str, Any] = known["listing"]
+        return listed
+    return None
 
 
 def describe(kernel: Kernel) -> dict[str, Any]:
@@ -79,12 +87,12 @@ def _kernel() -> Kernel:
     return Kernel()
 
 
-def _checksum(found: list[Any]) -> str:
+def _cache_name(found: list[EntryPoint]) -> str:
     import zlib
 
     # Two checkouts that PYTHONPATH chooses between have the same entry points.
     known = [os.environ.get("PYTHONPATH", ""), *(tuple(entry) for entry in found)]
-    return f"{zlib.crc32(repr(known).encode()):08x}"
+    return f"listing-{sys.implementation.cache_tag}-{zlib.crc32(repr(known).encode()):08x}.json"
 
 
 def _files(packages: set[str]) -> list[Any]:

@@ -120,6 +120,13 @@ def test_an_earlier_distribution_hides_a_later_one_which_is_reported(tmp_path):
     assert [(e.module, e.location) for e in shadowed(search)] == [("old", str(hidden))]
 
 
+def test_what_a_stopped_installer_renamed_is_no_distribution(site):
+    install(site, "acme", "x = new")
+    install(site, "acme", "x = old", version="0.9").rename(site / "~cme-0.9.dist-info")
+    settle(site)
+    assert [e.provider for e in entry_points([str(site)])] == ["acme"]
+
+
 def test_a_directory_named_twice_shadows_nothing(site):
     install(site, "acme")
     assert shadowed([str(site), str(site)]) == []

@@ -2,204 +2,121 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
+import textwrap
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
-from helix_kernel import __version__
-from helix_kernel.cli.output import print_json, print_table
-from helix_kernel.discovery import shadowed
-from helix_kernel.kernel import Kernel
+from helix_kernel.cli.output import print_json, print_table, readable_size
+from helix_kernel.diagnosis.environment import SELECTING
+from helix_kernel.diagnosis.report import diagnose
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from helix_kernel.plugins import Plugin
+    from helix_kernel.diagnosis.finding import Finding
+    from helix_kernel.diagnosis.report import Report
+    from helix_kernel.diagnosis.serving import Serving
 
-
-@attrs.frozen
-class Finding:
-    """Something wrong, and the command that mends it.
-
-    Args:
-        what: What is wrong.
-        mend: What to type or change.
-    """
-
-    what: str
-    mend: str
+_WIDTH = 100
 
 
-def doctor(*, json: bool = False) -> int:
+def doctor(file: str | None = None, *, deep: bool = False, json: bool = False) -> int:
     """Say what this machine has, who serves each op and why the others do not, and what is wrong.
 
     Args:
+        file: A config whose ``[kernel]`` table chooses the plugins; all installed ones if left out.
+        deep: Import every target and config class, and say which fail; else their files are looked for.
         json: Print one JSON object.
 
     Returns:
         0, or 1 where something is wrong.
     """
-    kernel = Kernel()
-    environment = _environment()
-    findings = list(_findings(kernel))
-    services, backends = _ops(kernel, findings) if environment["torch"] else ([], [])
+    from helix_kernel.config import read_settings
+
+    report = diagnose(read_settings(file) if file else None, deep=deep)
     if json:
-        print_json(
-            {
-                "environment": environment,
-                "plugins": [_plugin(plugin) for plugin in kernel.plugins],
-                "backends": backends,
-                "ops": services,
-                "findings": [attrs.asdict(finding) for finding in findings],
-            }
-        )
+        print_json(report.as_dict())
     else:
-        _print(environment, kernel, backends, services, findings)
-    return 1 if findings else 0
+        _print(report)
+    return 1 if report.wrong else 0
 
 
-def _environment() -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "helix-kernel": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "torch": None,
-    }
-    try:
-        import torch
-    except ImportError:
-        return found
-    found["torch"] = torch.__version__
-    found["threads"] = torch.get_num_threads()
-    found["simd"] = torch.backends.cpu.get_cpu_capability()
-    found["accelerators"] = torch.accelerator.device_count()
-    return found
-
-
-def _findings(kernel: Kernel) -> Iterator[Finding]:
-    for failure in kernel.failures:
-        again = f"pip install --upgrade --force-reinstall {failure.provider}"
-        yield Finding(str(failure), f"{again}, or leave it out: HELIX_PLUGINS_DISABLED={failure.name}")
-    for hidden in shadowed():
-        what = f"{hidden.provider} {hidden.version} in {hidden.location} is hidden by another of its name"
-        yield Finding(what, f"pip uninstall {hidden.provider}, then install the one you want")
-    for plugin in kernel.plugins:
-        yield from _of_plugin(kernel, plugin)
-
-
-def _of_plugin(kernel: Kernel, plugin: Plugin) -> Iterator[Finding]:
-    name = f"plugin {plugin.name!r} of {plugin.provider}"
-    if plugin.heavy_imports:
-        heavy = ", ".join(plugin.heavy_imports)
-        mend = f"import {heavy} inside the functions that use it, in {plugin.module}"
-        yield Finding(f"{name}: its manifest imports {heavy}", mend)
-    for hook in plugin.unknown_hooks:
-        known = ", ".join(kind.hook for kind in kernel.registry.kinds.values())
-        mend = f"correct its name, or install what brings that kind; known hooks: {known}"
-        yield Finding(f"{name}: nothing calls {hook}()", mend)
-    yield from _unmet_requirements(plugin)
-
-
-def _unmet_requirements(plugin: Plugin) -> Iterator[Finding]:
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    for line in _requires(plugin.provider):
-        try:
-            requirement = Requirement(line)
-        except InvalidRequirement:
-            what = f"{plugin.provider} requires {line!r}, which no installer understands"
-            yield Finding(what, f"pip install --upgrade {plugin.provider}, or tell its authors")
-            continue
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        installed = _installed(requirement.name)
-        if installed is None or not requirement.specifier.contains(installed, prereleases=True):
-            what = f"{plugin.provider} requires {line}, installed is {installed or 'none'}"
-            yield Finding(what, f"pip install '{requirement.name}{requirement.specifier}'")
-
-
-def _requires(provider: str) -> list[str]:
-    try:
-        return importlib.metadata.requires(provider) or []
-    except importlib.metadata.PackageNotFoundError:  # a manifest that is not installed
-        return []
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _ops(kernel: Kernel, findings: list[Finding]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    try:
-        selection = kernel.backend_selector.select(["auto"])
-    except Exception as error:  # noqa: BLE001 - a backend's probe may raise anything; doctor reports it
-        what = f"choosing backends failed: {type(error).__name__}: {error}"
-        findings.append(Finding(what, "leave the plugin out by HELIX_PLUGINS_DISABLED, or upgrade it"))
-        return [], []
-    names = [component.name for component in kernel.components("op")]
-    services = [
-        {
-            "op": service.op,
-            "device": service.device_type,
-            "served_by": service.serving,
-            "passed_over": dict(service.passed_over),
-        }
-        for service in selection.services(names)
-    ]
-    backends = [
-        {"name": name, **attrs.asdict(offer.probe), "priority": offer.priority, "ops": sorted(offer.ops)}
-        for name, offer in selection.offers.items()
-    ]
-    return services, backends
-
-
-def _plugin(plugin: Plugin) -> dict[str, Any]:
-    return {
-        "provider": plugin.provider,
-        "version": plugin.version,
-        "name": plugin.name,
-        "components": len(plugin.components),
-        "import_seconds": plugin.import_seconds,
-    }
-
-
-def _print(
-    environment: dict[str, Any],
-    kernel: Kernel,
-    backends: list[dict[str, Any]],
-    services: list[dict[str, Any]],
-    findings: list[Finding],
-) -> None:
-    print("  ".join(f"{key} {value}" for key, value in environment.items() if value is not None))
-    if environment["torch"] is None:
-        print("torch is not installed: configs can be checked, but nothing can be built (pip install torch)")
-    rows = [
-        (p.provider, p.version, p.name, f"{p.import_seconds * 1e3:.1f} ms", str(len(p.components)))
-        for p in kernel.plugins
-    ]
+def _print(report: Report) -> None:
+    print("\n".join(_environment(report.environment)))
     print()
-    print_table(("plugin of", "version", "name", "import", "components"), rows)
-    if backends:
+    _print_plugins(report.plugins)
+    _print_serving(report.serving)
+    print()
+    for finding in report.findings:
+        print("\n".join(_told(finding)))
+    count = len(report.wrong)
+    print(f"{count} {'thing is' if count == 1 else 'things are'} wrong" if count else "Nothing is wrong.")
+
+
+def _environment(found: Mapping[str, Any]) -> Iterator[str]:
+    names = ("helix-kernel", "python", "torch", "cpus", "threads", "simd")
+    yield "  ".join(f"{name} {found[name]}" for name in names if found.get(name) is not None)
+    yield f"platform {found['platform']}"
+    if found["torch"] is None:
+        yield "torch is not installed: configs can be checked, but nothing can be built (pip install torch)"
+    else:
+        yield f"accelerators {'; '.join(map(_accelerator, found['accelerators'])) or 'none'}"
+    for name in SELECTING:
+        if name in found:
+            yield f"{name}={found[name]} is in force"
+
+
+def _accelerator(found: Mapping[str, Any]) -> str:
+    memory = "" if found["memory"] is None else f", {readable_size(found['memory'])}"
+    return f"{found['device']} {found['name'] or 'of unknown name'}{memory}"
+
+
+def _print_plugins(plugins: Sequence[Mapping[str, Any]]) -> None:
+    rows = [
+        (
+            plugin["provider"],
+            plugin["version"],
+            plugin["name"],
+            ", ".join(plugin["api"]),
+            f"{plugin['import_seconds'] * 1e3:.1f} ms",
+            str(plugin["components"]),
+        )
+        for plugin in plugins
+    ]
+    print_table(("plugin of", "version", "name", "API", "import", "components"), rows)
+
+
+def _print_serving(serving: Serving) -> None:
+    if serving.backends:
         print()
         state = {True: "available", False: "not available"}
-        found = [(b["name"], str(b["priority"]), state[b["available"]], b["reason"]) for b in backends]
-        print_table(("backend", "priority", "state", "reason"), found)
-    if services:
+        rows = [(b["name"], str(b["priority"]), state[b["available"]], b["reason"]) for b in serving.backends]
+        print_table(("backend", "priority", "state", "reason"), rows)
+    if serving.ops:
         print()
-        others = ["; ".join(f"{n}: {why}" for n, why in s["passed_over"].items()) for s in services]
-        ops = [
-            (s["op"], s["device"], s["served_by"], other) for s, other in zip(services, others, strict=True)
-        ]
-        print_table(("op", "device", "served by", "why not the others"), ops)
-    print()
-    for finding in findings:
-        print(f"wrong: {finding.what}\n  mend: {finding.mend}")
-    count = len(findings)
-    print(f"{count} {'thing is' if count == 1 else 'things are'} wrong" if count else "Nothing is wrong.")
+        for (server, device, passed_over), names in _alike(serving.ops).items():
+            print(_wrapped(f"{server} serves on {device}: ", ", ".join(names)))
+            for name, why in passed_over:
+                print(_wrapped(f"  not {name}: ", why))
+
+
+def _alike(ops: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, ...], list[str]]:
+    """Return names of ops by who serves them, on which device, and why the others do not."""
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for op in ops:
+        key = (op["served_by"], op["device"], tuple(op["passed_over"].items()))
+        groups.setdefault(key, []).append(op["op"])
+    return groups
+
+
+def _wrapped(head: str, text: str) -> str:
+    return textwrap.fill(f"{head}{text}", _WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+
+
+def _told(finding: Finding) -> Iterator[str]:
+    yield f"{finding.level}: {finding.what}"
+    # Whole, since a command is there to be copied.
+    first, *others = finding.mend.splitlines()
+    yield f"  mend: {first}"
+    yield from (f"        {line}" for line in others)
+    if finding.note:
+        yield f"  {finding.note}"
