@@ -43,7 +43,7 @@ def check_targets(installation: Installation, *, deep: bool) -> Iterator[Finding
 
 
 def _of_components(installation: Installation) -> Iterator[tuple[str, str, str]]:
-    """Yield provider, owner and spelling of what components name, but of those that wait for a requirement."""
+    """Yield provider, owner and spelling of what components name, if nothing that they require is missing."""
     for component in installation.kernel.components():
         if not unmet(component):
             for spelling in dict.fromkeys(filter(None, (component.target, component.config))):
