@@ -45,6 +45,38 @@ def test_the_scale_falls_no_lower_than_one_where_the_trouble_is_another():
     assert precision.scale == 1.0
 
 
+def test_a_scale_that_has_fallen_to_one_is_that_of_the_resumed_run_too():
+    fallen, resumed = Precision("fp16", "cpu"), Precision("fp16", "cpu")
+    while fallen.scale > 1.0:
+        fallen.overflowed(math.inf)
+    fallen.overflowed(1.0)
+    resumed.load_state_dict(fallen.state_dict())
+    assert resumed.state_dict() == fallen.state_dict()
+    assert resumed.scale == 1.0
+
+
+@pytest.mark.parametrize(
+    ("saved", "scale"),
+    [
+        (Precision("fp32", "cpu").state_dict(), 2.0**16),
+        ({"precision": "bf16", "scale": 1.0, "good_steps": 0}, 2.0**16),
+        ({"scale": 1.0, "good_steps": 0}, 2.0**16),  # of a version that did not name the format
+        ({"scale": 8.0, "good_steps": 5}, 8.0),
+    ],
+    ids=["fp32", "bf16", "unnamed", "unnamed-fp16"],
+)
+def test_a_run_that_resumes_in_fp16_has_a_scale_of_fp16(saved, scale):
+    resumed = Precision("fp16", "cpu")
+    resumed.load_state_dict(saved)
+    assert resumed.scale == scale
+
+
+def test_a_run_that_resumes_in_another_precision_scales_nothing():
+    resumed = Precision("bf16", "cpu")
+    resumed.load_state_dict(Precision("fp16", "cpu").state_dict())
+    assert resumed.scale == 1.0
+
+
 @pytest.mark.parametrize("name", ["fp32", "bf16"])
 def test_other_precisions_scale_nothing(name):
     precision = Precision(name, "cpu")
@@ -89,7 +121,11 @@ def test_a_step_that_overflows_is_left_out_and_a_resume_has_the_same_scale(train
         fit(broken)
     fit(spoiled("broken", **{"trainer.resume": True}))
     one, other = (state(tmp_path / name, 6) for name in ("whole", "broken"))
-    assert one["loss_scale"] == other["loss_scale"] == {"scale": 2.0**15, "good_steps": 3}
+    assert one["loss_scale"] == other["loss_scale"] == {
+        "precision": "fp16",
+        "scale": 2.0**15,
+        "good_steps": 3,
+    }
     assert torch.equal(one["model"]["head"]["weight"], other["model"]["head"]["weight"])
 
 

@@ -70,10 +70,12 @@ class Precision:
         return False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the scale and how long it has been good."""
-        return {"scale": self.scale, "good_steps": self._good_steps}
+        """Return the scale, how long it has been good, and the number format that it is of."""
+        return {"precision": self.name, "scale": self.scale, "good_steps": self._good_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` returned; a run in another precision keeps its own scale."""
-        if self.name == "fp16" and state["scale"] > 1.0:
+        # Older checkpoints do not name the format, but every scale above 1 is one of fp16.
+        saved = state.get("precision", "fp16" if state["scale"] > 1.0 else "")
+        if self.name == saved == "fp16":
             self.scale, self._good_steps = float(state["scale"]), int(state["good_steps"])
