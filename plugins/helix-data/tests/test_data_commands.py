@@ -64,16 +64,25 @@ def test_show_reads_the_index_alone(helix, corpus):
         path.unlink()
     code, out, _ = helix("data", "show", "out")
     assert code == 0
-    assert "train        3 documents, 9 bytes, 1 shards" in out
+    assert "train        3 documents, 9 bytes, 1 shard\n" in out
     assert "corpus/a.jsonl: 3 documents, 0 skipped, 1 empty" in out
     shown = json.loads(helix("data", "show", "out", "--json")[1])
     assert [file["name"] for file in shown["files"]] == ["corpus/a.jsonl"]
     assert shown["options"]["terminator"] == "none"
 
 
+def test_one_document_of_one_byte_is_told_as_one(helix, corpus):
+    (corpus / "one.txt").write_bytes(b"a")
+    helix("data", "ingest", "out", "one.txt")
+    out = helix("data", "show", "out")[1]
+    assert "train        1 document, 1 byte, 1 shard\n" in out
+    assert "validation   0 documents, 0 bytes, 0 shards\n" in out
+    assert "one.txt: 1 document, 0 skipped, 0 empty\n" in out
+
+
 def test_verify_names_what_is_damaged_and_ends_with_1(helix, corpus):
     helix("data", "ingest", "out", "corpus/a.jsonl")
-    assert helix("data", "verify", "out")[:2] == (0, "out: all 1 shards are whole\n")
+    assert helix("data", "verify", "out")[:2] == (0, "out: its one shard is whole\n")
     path = corpus / "out/train-000000-000000.bytes"
     path.write_bytes(b"oneTwoone")
     code, out, _ = helix("data", "verify", "out")

@@ -108,7 +108,8 @@ def show(folder: str, /, *, json: bool = False) -> None:
         return
     _print(_summary(path, index), as_json=False)
     for file in index.files:
-        print(f"  {file.name}: {file.documents:,} documents, {file.skipped:,} skipped, {file.empty:,} empty")
+        documents = _counted(file.documents, "documents")
+        print(f"  {file.name}: {documents}, {file.skipped:,} skipped, {file.empty:,} empty")
 
 
 def verify(folder: str, /, *, json: bool = False) -> int:
@@ -130,7 +131,8 @@ def verify(folder: str, /, *, json: bool = False) -> int:
         print(_json.dumps({"path": str(path), "damage": found}))
     else:
         n_shards = sum(len(index.split(split)) for split in SPLITS)
-        print("\n".join(found) if found else f"{path}: all {n_shards} shards are whole")
+        whole = f"all {n_shards} shards are" if n_shards != 1 else "its one shard is"
+        print("\n".join(found) if found else f"{path}: {whole} whole")
     return 1 if found else 0
 
 
@@ -161,7 +163,11 @@ def _print(summary: dict[str, Any], *, as_json: bool) -> None:
         return
     for name, value in summary.items():
         if isinstance(value, dict):
-            shown = ", ".join(f"{number:,} {what}" for what, number in value.items())
+            shown = ", ".join(_counted(number, what) for what, number in value.items())
         else:
             shown = f"{value:,}" if isinstance(value, int) else value
         print(f"{name:<12} {shown}")
+
+
+def _counted(number: int, plural: str) -> str:
+    return f"{number:,} {plural if number != 1 else plural.removesuffix('s')}"
