@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 TYPE_CHECKING = False  # importing typing would cost `helix --help` a tenth of its time
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    shown = warnings.formatwarning
+    if not debug:
+        warnings.formatwarning = _plainly
     try:
         code = _run(arguments)
     except KeyboardInterrupt:
@@ -31,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if debug:
             raise
         code = _report(error)
+    finally:
+        warnings.formatwarning = shown
     sys.exit(code)
 
 
@@ -43,6 +49,11 @@ def _run(arguments: list[str]) -> int:
     from helix_kernel.cli.app import run
 
     return run(arguments)
+
+
+def _plainly(message: Warning | str, *_where: object) -> str:
+    """Format a warning for those who run commands: what it says, and not the line of code that says it."""
+    return f"warning: {message}\n"
 
 
 def _report(error: Exception) -> int:

@@ -1,0 +1,1 @@
+"""Moving averages: version 0.1."""

@@ -1,0 +1,1 @@
+"""Moving averages: version 0.2, which has better names."""
