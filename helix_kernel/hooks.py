@@ -20,21 +20,68 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 _hookspec = pluggy.HookspecMarker(PROJECT)
 
 CORE_KINDS = (
-    Kind(name="backend", plural="backends", summary="Implementations of ops for a type of device"),
-    Kind(name="layer", plural="layers", summary="Sequence layers and models", section="model"),
-    Kind(name="loss", plural="losses", summary="Training objectives", section="loss"),
+    Kind(
+        name="backend",
+        plural="backends",
+        summary="Implementations of ops for a type of device",
+        template="helix_kernel.new:templates/backend",
+    ),
+    Kind(
+        name="layer",
+        plural="layers",
+        summary="Sequence layers and models",
+        section="model",
+        suite="helix_kernel.testing.layers:LayerSuite",
+        template="helix_kernel.new:templates/layer",
+    ),
+    Kind(
+        name="loss",
+        plural="losses",
+        summary="Training objectives",
+        section="loss",
+        suite="helix_kernel.testing.losses:LossSuite",
+        template="helix_kernel.new:templates/loss",
+    ),
     Kind(
         name="optimizer",
         plural="optimizers",
         summary="Parameter update rules",
         section="optimizer",
         context=("params",),
+        suite="helix_kernel.testing.optimizers:OptimizerSuite",
+        template="helix_kernel.new:templates/optimizer",
     ),
-    Kind(name="modality", plural="modalities", summary="Kinds of data: detect, load, encode, decode"),
-    Kind(name="memory_tier", plural="memory_tiers", summary="Tiers of an associative memory"),
-    Kind(name="scheduling_policy", plural="scheduling_policies", summary="Planners of tasks on devices"),
-    Kind(name="op", plural="ops", summary="Op contracts: schema, reference, gradient, samples"),
-    Kind(name="command", plural="commands", summary="Commands of the helix program"),
+    Kind(
+        name="modality",
+        plural="modalities",
+        summary="Kinds of data: detect, load, encode, decode",
+        template="helix_kernel.new:templates/modality",
+    ),
+    Kind(
+        name="memory_tier",
+        plural="memory_tiers",
+        summary="Tiers of an associative memory",
+        template="helix_kernel.new:templates/memory_tier",
+    ),
+    Kind(
+        name="scheduling_policy",
+        plural="scheduling_policies",
+        summary="Planners of tasks on devices",
+        template="helix_kernel.new:templates/scheduling_policy",
+    ),
+    Kind(
+        name="op",
+        plural="ops",
+        summary="Op contracts: schema, reference, gradient, samples",
+        suite="helix_kernel.testing.ops:OpSuite",
+        template="helix_kernel.new:templates/op",
+    ),
+    Kind(
+        name="command",
+        plural="commands",
+        summary="Commands of the helix program",
+        template="helix_kernel.new:templates/command",
+    ),
 )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cyclopts import App, CycloptsError
 
 from helix_kernel import __version__, catalogue
-from helix_kernel.cli.direct import COMMANDS, GROUPS, exit_code, spelling
+from helix_kernel.cli.direct import COMMANDS, GROUPS, exit_code, load, spelling
 from helix_kernel.errors import AmbiguousNameError, UnknownNameError, did_you_mean
 from helix_kernel.listing import listing
 
@@ -32,6 +32,8 @@ def run(arguments: Sequence[str]) -> int:
     if arguments and not arguments[0].startswith("-"):
         _require(arguments, brought, offered)
     app = make_app(brought)
+    if arguments[:1] == ["new"]:
+        app["new"].help_epilogue = load("helix_kernel.cli.new:kinds_help")()
     try:
         returned = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:

@@ -26,6 +26,7 @@ COMMANDS = {
     ("config", "resolve"): ("helix_kernel.cli.config:resolve", "Print a config with every default filled in"),
     ("config", "schema"): ("helix_kernel.cli.config:schema", "Print the JSON Schema of configs, for editors"),
     ("doctor",): ("helix_kernel.cli.doctor:doctor", "Say what this machine has, and what is wrong with it"),
+    ("new",): ("helix_kernel.cli.new:new", "Write a distribution for a component of your own"),
     ("checkpoint", "list"): (
         "helix_kernel.cli.checkpoint_steps:list_steps",
         "List a run's checkpoints, and which are good",

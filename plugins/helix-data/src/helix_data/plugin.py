@@ -15,6 +15,8 @@ def helix_kinds() -> list[Kind]:
             plural="datasets",
             summary="Sources of batches, each a pure function of (seed, step, rank)",
             section="data",
+            suite="helix_data.testing.datasets:DatasetSuite",
+            template="helix_data:templates/dataset",
         ),
         Kind(
             name="tokenizer",
@@ -43,48 +45,81 @@ def helix_datasets() -> list[Component]:
             target="helix_data.text_bytes:TextBytes",
             config="helix_data.config:TextBytesConfig",
             summary="Raw bytes of files, or of texts that Python carries, in shuffled windows",
+            examples=(
+                {"paths": ["<files>"], "seq_len": 16, "batch_size": 4},
+                {"source": "python-docs", "seq_len": 16, "batch_size": 4},
+            ),
         ),
         Component(
             name="span-corruption",
             target="helix_data.span_corruption:SpanCorruption",
             config="helix_data.config:SpanCorruptionConfig",
             summary="Windows of bytes with spans blanked out, to be filled in (Raffel et al. 2020)",
+            examples=({"paths": ["<files>"], "seq_len": 16, "batch_size": 4},),
         ),
         Component(
             name="text-tokens",
             target="helix_data.text_tokens:TextTokens",
             config="helix_data.config:TextTokensConfig",
             summary="Text as the tokens of any tokenizer, in shuffled windows",
+            examples=({"paths": ["<files>"], "seq_len": 16, "batch_size": 4},),
         ),
         Component(
             name="cached",
             target="helix_data.caching.cached:Cached",
             config="helix_data.caching.config:CachedConfig",
             summary="Another dataset, whose decoded samples or batches are kept on disk",
+            examples=(
+                {
+                    "path": "<empty>",
+                    "data": {"use": "text-bytes", "paths": ["<files>"], "seq_len": 16, "batch_size": 4},
+                },
+            ),
         ),
         Component(
             name="labelled-files",
             target="helix_data.labelled_files:LabelledFiles",
             config="helix_data.config:LabelledFilesConfig",
             summary="Whole files, each of the class whose folder it lies in",
+            examples=({"path": "<classes>", "seq_len": 32, "batch_size": 4},),
         ),
         Component(
             name="byte-shards",
             target="helix_data.byte_shards:ByteShards",
             config="helix_data.config:ByteShardsConfig",
             summary="Documents in memory-mapped shards, as helix data ingest makes them, in shuffled windows",
+            examples=tuple(
+                {"path": "<shards>", "seq_len": 16, "batch_size": 4, "packing": packing}
+                for packing in ("stream", "packed", "documents")
+            ),
         ),
         Component(
             name="mixture",
             target="helix_data.mixture:Mixture",
             config="helix_data.config:MixtureConfig",
             summary="Rows of several datasets, each as often as its weight says",
+            examples=(
+                {
+                    "parts": {
+                        "text": {"use": "text-bytes", "paths": ["<files>"], "seq_len": 16, "batch_size": 4},
+                        "blanks": {
+                            "use": "span-corruption",
+                            "paths": ["<files>"],
+                            "seq_len": 16,
+                            "batch_size": 4,
+                        },
+                    },
+                    "weights": {"text": 2.0, "blanks": 1.0},
+                    "batch_size": 4,
+                },
+            ),
         ),
         Component(
             name="reconstruction",
             target="helix_data.reconstruction:Reconstruction",
             config="helix_data.config:TextBytesConfig",
             summary="Windows of bytes that are their own targets, for autoencoders",
+            examples=({"paths": ["<files>"], "seq_len": 16, "batch_size": 4},),
         ),
     ]
 

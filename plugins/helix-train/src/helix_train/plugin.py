@@ -17,6 +17,7 @@ def helix_kinds() -> list[Kind]:
             summary="Learning rate over the steps of a run, as a multiple of the optimizer's",
             section="schedule",
             context=("total_steps",),
+            template="helix_train:templates/schedule",
         ),
         Kind(
             name="trainer",
@@ -30,16 +31,19 @@ def helix_kinds() -> list[Kind]:
             name="logger",
             plural="loggers",
             summary="Where a run's metrics go, besides the files that every run writes",
+            template="helix_train:templates/logger",
         ),
         Kind(
             name="callback",
             plural="callbacks",
             summary="What looks on, and has a say, while a run trains",
+            template="helix_train:templates/callback",
         ),
         Kind(
             name="metric",
             plural="metrics",
             summary="What is measured of held-out predictions, besides the loss",
+            template="helix_train:templates/metric",
         ),
     ]
 

@@ -1,0 +1,1 @@
+"""What `helix new` does: a complete distribution, written from the template of a kind."""
