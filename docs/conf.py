@@ -1,4 +1,4 @@
-"""Sphinx's settings: Markdown pages by MyST, the theme furo, and reference pages made of what is installed."""
+"""Sphinx settings: Markdown pages by MyST, the theme furo, and reference pages made of what is installed."""
 
 import sys
 from pathlib import Path

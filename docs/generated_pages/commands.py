@@ -9,8 +9,9 @@ from helix_kernel.listing import listing
 
 INTRODUCTION = """# Commands
 
-Every command takes `--help`, `--json` (results as one JSON object on standard output) and `--debug` (the
-traceback of an error). Exit codes: 0 done, 1 the work failed, 2 the input was wrong. Errors go to standard error.
+Every command takes `--help`, `--json` (results as one JSON object on standard output) and `--debug`
+(the traceback of an error). Exit codes: 0 done, 1 the work failed, 2 the input was wrong. Errors go to
+standard error.
 
 """
 

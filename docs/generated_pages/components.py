@@ -38,9 +38,9 @@ def kinds_page(kernel: Kernel, kinds: Sequence[Kind]) -> str:
     toctree = "\n".join(anchor(kind.name) for kind in kinds)
     return (
         "# Components\n\n"
-        "Every component belongs to a kind. A config names it by `use`; a plugin offers it by the kind's hook.\n"
-        "These pages are made from what was installed when the site was built. For your own machine, ask\n"
-        "`helix components` and `helix show KIND NAME`.\n\n"
+        "Every component belongs to a kind. A config names it by `use`; a plugin offers it by the kind's\n"
+        "hook. These pages are made from what was installed when the site was built. For your own machine,\n"
+        "ask `helix components` and `helix show KIND NAME`.\n\n"
         f"{table(('kind', 'what it is', 'section of a config', 'hook', 'brought by', 'installed'), rows)}\n\n"
         "```{toctree}\n:hidden:\n\n" + toctree + "\n```\n"
     )
