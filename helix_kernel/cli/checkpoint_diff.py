@@ -8,7 +8,7 @@ import attrs
 
 from helix_kernel.checkpoint.difference import ABSENT, difference
 from helix_kernel.cli.checkpoint_path import open_checkpoint
-from helix_kernel.cli.output import clipped, print_json, print_table, strict_json
+from helix_kernel.cli.output import clipped, print_json, print_table, strict_json, told_apart
 
 if TYPE_CHECKING:
     from helix_kernel.checkpoint.difference import Difference
@@ -67,7 +67,7 @@ def _print(first: str, second: str, found: Difference) -> None:
     if not found:
         print("They hold the same.")
     for name, title in _VALUES.items():
-        rows = [(key, *map(_shown, pair)) for key, pair in getattr(found, name).items()]
+        rows = [(key, *map(_shown, told_apart(*pair))) for key, pair in getattr(found, name).items()]
         if rows:
             print()
             print_table((title, "first", "second"), rows)

@@ -47,6 +47,16 @@ def clipped(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def told_apart(*values: Any) -> list[Any]:
+    """Return values with numbers as text, rounded to 6 digits, or as many as show that two differ."""
+    numbers = {str(value) for value in values if isinstance(value, float)}
+    for digits in range(6, 18):
+        texts = {number: _rounded(number, digits) for number in numbers}
+        if len(set(texts.values())) == len(numbers):
+            break
+    return [texts[str(value)] if isinstance(value, float) else value for value in values]
+
+
 def strict_json(value: Any) -> Any:
     """Return a value that JSON has: what is no finite number becomes text, as in Zarr's metadata."""
     if isinstance(value, float) and (value != value or value in (INFINITY, -INFINITY)):  # noqa: PLR0124 - NaN
@@ -56,6 +66,11 @@ def strict_json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [strict_json(item) for item in value]
     return value
+
+
+def _rounded(number: str, digits: int) -> str:
+    text = f"{float(number):.{digits}g}"
+    return number if float(text) == float(number) else text
 
 
 def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:

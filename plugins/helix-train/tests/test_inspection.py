@@ -313,7 +313,13 @@ class TestDiff:
         other = config("b", optimizer={"use": "adamw", "lr": 0.123456789})
         code, out, _ = helix("diff", config("a"), other)
         assert code == 0
-        assert ["optimizer.lr", "0.1", "0.123456789"] in [line.split() for line in out.splitlines()]
+        assert ["optimizer.lr", "0.1", "0.123457"] in [line.split() for line in out.splitlines()]
+
+    def test_numbers_that_are_almost_the_same_have_the_digits_that_differ(self, helix, config):
+        one = config("a", optimizer={"use": "adamw", "lr": 0.123456789})
+        other = config("b", optimizer={"use": "adamw", "lr": 0.123456788})
+        out = helix("diff", one, other)[1]
+        assert ["optimizer.lr", "0.123456789", "0.123456788"] in [line.split() for line in out.splitlines()]
 
     def test_runs_differ_in_config_and_results(self, helix, two):
         found = printed(helix("diff", *two, "--json"))

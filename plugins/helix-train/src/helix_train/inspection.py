@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from helix_kernel.checkpoint.difference import ABSENT
-from helix_kernel.cli.output import clipped, print_json, print_table, strict_json
+from helix_kernel.cli.output import clipped, print_json, print_table, strict_json, told_apart
 from helix_kernel.errors import InputError
 from helix_train.options import shown
 
@@ -89,9 +89,9 @@ def diff(first: str, second: str, /, *, json: bool = False) -> None:
         sys.stdout.write("They tell the same.\n")
     for name, change in found.items():
         rows = [
-            *((path, *map(_cell, pair)) for path, pair in change.changed.items()),
-            *((path, _cell(value), "-") for path, value in change.removed.items()),
-            *((path, "-", _cell(value)) for path, value in change.added.items()),
+            *((path, *_cells(*pair)) for path, pair in change.changed.items()),
+            *((path, *_cells(value), "-") for path, value in change.removed.items()),
+            *((path, "-", *_cells(value)) for path, value in change.added.items()),
         ]
         sys.stdout.write("\n")
         print_table((name, "first", "second"), rows)
@@ -153,21 +153,21 @@ def _compare(paths: Sequence[Path], *, json: bool) -> None:
         return
     known = {name: row for name, row in found.results.items() if any(value is not None for value in row)}
     for title, table, write in (
-        ("option", found.options, _cell),
-        ("result", known, _result),
-        (f"{found.unit.replace('_', ' ')} at step", found.losses, _result),
+        ("option", found.options, _cells),
+        ("result", known, _results),
+        (f"{found.unit.replace('_', ' ')} at step", found.losses, _results),
     ):
         if table:
-            print_table((title, *names), [(str(name), *map(write, row)) for name, row in table.items()])
+            print_table((title, *names), [(str(name), *write(*row)) for name, row in table.items()])
             sys.stdout.write("\n")
 
 
-def _cell(value: Any) -> str:
-    return clipped(shown(value))
+def _cells(*values: Any) -> list[str]:
+    return [clipped(shown(value)) for value in told_apart(*values)]
 
 
-def _result(value: Any) -> str:
-    return _number(value) if isinstance(value, float | None) else str(value)
+def _results(*values: Any) -> list[str]:
+    return [_number(value) if isinstance(value, float | None) else str(value) for value in values]
 
 
 def _number(value: float | None) -> str:
