@@ -12,22 +12,61 @@ from __future__ import annotations
 import inspect
 import itertools
 import random
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 
 from helix_kernel.testing.pytree import leaves, map_leaves
+from helix_kernel.testing.suite import Suite, applies_when
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+    from types import EllipsisType
 
     import torch
     from torch import Tensor, nn
 
 _DTYPES = ("float32", "float64")
+_if_causal = applies_when("layers that do not look ahead", lambda suite: suite.traits.is_causal)
+_if_it_keeps_a_state = applies_when("layers that keep a state", lambda suite: suite.traits.keeps_state)
+_if_it_keeps_none = applies_when("layers without state", lambda suite: not suite.traits.keeps_state)
+_if_it_packs = applies_when(
+    "layers that take packed sequences (cu_seqlens)", lambda suite: suite.traits.packs
+)
 
 
-class LayerSuite:
+@attrs.frozen
+class Traits:
+    """What a layer says of itself, by which cases apply to it.
+
+    Args:
+        is_causal: Whether its outputs depend on no later input: it has no attribute ``causal`` that is False.
+        keeps_state: Whether it is causal and has the method ``init_state``.
+        packs: Whether its `forward` takes ``cu_seqlens``.
+        vocab_size: Its attribute of that name, the number of ids that it takes; None for one that takes
+            vectors.
+    """
+
+    is_causal: bool
+    keeps_state: bool
+    packs: bool
+    vocab_size: int | None
+
+    @classmethod
+    def of(cls, layer: nn.Module) -> Traits:
+        """Return what a layer says of itself."""
+        is_causal = bool(getattr(layer, "causal", True))
+        return cls(
+            is_causal=is_causal,
+            keeps_state=is_causal and hasattr(layer, "init_state"),
+            packs="cu_seqlens" in inspect.signature(type(layer).forward).parameters,
+            vocab_size=getattr(layer, "vocab_size", None),
+        )
+
+
+class LayerSuite(Suite):
     """Pytest class of the layer protocol (docs: "What each kind must be").
 
     A subclass overrides `make_layer`, and `inputs` and `output_shape` where the layer does not map
@@ -48,9 +87,17 @@ class LayerSuite:
     seq_len = 13
     tolerance: dict[str, float] = {"float32": 1e-5, "float64": 1e-10}  # noqa: RUF012 - mypy wants no ClassVar here: subclasses assign it
 
+    supplies = ("d_model",)
+
+    @cached_property
+    def traits(self) -> Traits:
+        """What the layer says of itself."""
+        return Traits.of(self._seeded_layer(0))
+
     def make_layer(self) -> nn.Module:
         """Return a new layer in float32, its weights drawn from torch's global generator."""
-        raise NotImplementedError(f"{type(self).__name__} must override make_layer")
+        layer: nn.Module = self.build(d_model=self.d_model)
+        return layer
 
     @pytest.fixture
     def layer(self) -> nn.Module:
@@ -62,11 +109,18 @@ class LayerSuite:
         import torch
 
         generator = torch.Generator().manual_seed(seed)
+        if self.traits.vocab_size is not None:
+            return torch.randint(self.traits.vocab_size, (batch_size, seq_len), generator=generator)
         return torch.randn(batch_size, seq_len, self.d_model, generator=generator, dtype=dtype)
 
-    def output_shape(self, x: Tensor) -> tuple[int, ...]:
-        """Return the shape that the output for x must have."""
-        return tuple(x.shape)
+    def output_shape(self, x: Tensor) -> tuple[int | EllipsisType | None, ...]:
+        """Return the shape that the output for x must have; None is a dimension of any length.
+
+        A model that reads ids and looks ahead may give one answer (B, …) for a row.
+        """
+        if x.is_floating_point():
+            return tuple(x.shape)
+        return (*x.shape, None) if self.traits.is_causal else (len(x), ...)
 
     @pytest.mark.parametrize("dtype", _DTYPES)
     @pytest.mark.parametrize("seq_len", [1, 13])
@@ -75,17 +129,17 @@ class LayerSuite:
     ) -> None:
         layer, x = self._prepare(layer, dtype, seq_len=seq_len)
         y = layer(x)
-        assert tuple(y.shape) == self.output_shape(x), (
+        assert _is_of(y.shape, self.output_shape(x)), (
             f"inputs of shape {tuple(x.shape)} gave outputs of shape {tuple(y.shape)}, "
             f"expected {self.output_shape(x)}"
         )
         assert str(y.dtype) == f"torch.{dtype}", f"a {dtype} layer gave outputs of {y.dtype}"
         assert y.isfinite().all(), "outputs for standard normal inputs are not finite"
 
+    @_if_causal
     def test_the_future_does_not_change_the_past(self, layer: nn.Module) -> None:
         import torch
 
-        _skip_unless_causal(layer)
         layer, x = self._prepare(layer)
         other = self.inputs(self.batch_size, self.seq_len, dtype=torch.float64, seed=1)
         y = layer(x)
@@ -170,22 +224,23 @@ class LayerSuite:
         program = torch.export.export(layer, (x,))
         self._assert_close(program.module()(x), layer(x), "outputs of the exported program differ")
 
+    @_if_it_packs
     @pytest.mark.parametrize("dtype", _DTYPES)
     def test_packed_sequences_are_as_if_each_came_alone(self, layer: nn.Module, dtype: str) -> None:
         import torch
 
-        _skip_unless_it_packs(layer)
         layer, x = self._prepare(layer, dtype, batch_size=1)
         bounds = _bounds(self.seq_len)
         y = layer(x, cu_seqlens=torch.tensor(bounds))
         alone = [layer(x[:, start:end]) for start, end in itertools.pairwise(bounds) if end > start]
         self._assert_close(y, torch.cat(alone, dim=1), f"outputs packed by {bounds} differ from alone", dtype)
 
+    @_if_it_packs
+    @_if_it_keeps_a_state
     def test_packed_chunks_go_on_from_their_own_states(self, layer: Any) -> None:
         import torch
 
         layer, x = self._prepare_stateful(layer)
-        _skip_unless_it_packs(layer)
         lengths = [4, 0, 2][: self.batch_size]
         _, state = layer.extend(x[:, :3], layer.init_state(self.batch_size))
         packed = torch.cat([x[row, 3 : 3 + length] for row, length in enumerate(lengths)]).unsqueeze(0)
@@ -202,18 +257,18 @@ class LayerSuite:
                 f"the state of row {row} after a packed chunk differs from its own",
             )
 
+    @_if_causal
+    @_if_it_keeps_none
     def test_without_state_each_position_stands_alone(self, layer: nn.Module) -> None:
         import torch
 
-        _skip_unless_causal(layer)
-        if hasattr(layer, "init_state"):
-            pytest.skip("the layer keeps a state")
         layer, x = self._prepare(layer)
         apart = torch.cat([layer(x[:, t : t + 1]) for t in range(self.seq_len)], dim=1)
         self._assert_close(
             apart, layer(x), "positions depend on one another, yet the layer has no init_state to carry that"
         )
 
+    @_if_it_keeps_a_state
     @pytest.mark.parametrize("dtype", _DTYPES)
     @pytest.mark.parametrize("seed", range(3))
     def test_extend_in_any_chunks_is_forward(self, layer: Any, seed: int, dtype: str) -> None:
@@ -222,12 +277,14 @@ class LayerSuite:
         y, _ = _extend(layer, x, layer.init_state(self.batch_size), lengths)
         self._assert_close(y, layer(x), f"extend in chunks of {lengths} differs from forward", dtype)
 
+    @_if_it_keeps_a_state
     @pytest.mark.parametrize("dtype", _DTYPES)
     def test_repeated_step_is_forward(self, layer: Any, dtype: str) -> None:
         layer, x = self._prepare_stateful(layer, dtype)
         y, _ = _steps(layer, x, layer.init_state(self.batch_size))
         self._assert_close(y, layer(x), "repeated step differs from forward", dtype)
 
+    @_if_it_keeps_a_state
     def test_step_and_extend_share_one_state(self, layer: Any) -> None:
         import torch
 
@@ -238,13 +295,15 @@ class LayerSuite:
         y = torch.cat([first, second, third], dim=1)
         self._assert_close(y, layer(x), "extend, then step, then extend differs from forward")
 
+    @_if_it_keeps_a_state
     def test_an_empty_chunk_changes_nothing(self, layer: Any) -> None:
         layer, x = self._prepare_stateful(layer)
         _, state = layer.extend(x[:, :5], layer.init_state(self.batch_size))
         empty, after = layer.extend(x[:, 5:5], state)
-        assert tuple(empty.shape) == self.output_shape(x[:, 5:5]), "an empty chunk gave outputs"
+        assert _is_of(empty.shape, self.output_shape(x[:, 5:5])), "an empty chunk gave outputs"
         self._assert_states_equal(after, state, "an empty chunk changed the state")
 
+    @_if_it_keeps_a_state
     def test_a_given_state_stays_as_it_was(self, layer: Any) -> None:
         layer, x = self._prepare_stateful(layer)
         _, state = layer.extend(x[:, :5], layer.init_state(self.batch_size))
@@ -254,6 +313,7 @@ class LayerSuite:
         layer.step(x[:, 5], state)
         self._assert_states_equal(state, before, "step changed the given state in place")
 
+    @_if_it_keeps_a_state
     def test_dimension_0_of_every_state_tensor_is_the_batch(self, layer: Any) -> None:
         layer, x = self._prepare_stateful(layer)
         start = layer.init_state(self.batch_size)
@@ -265,6 +325,7 @@ class LayerSuite:
                     f"its dimension 0 must be the batch size {self.batch_size}"
                 )
 
+    @_if_it_keeps_a_state
     def test_initial_state_is_made_as_asked(self, layer: Any) -> None:
         import torch
 
@@ -276,6 +337,7 @@ class LayerSuite:
                 f"init_state(dtype=float64) gave a tensor of {leaf.dtype}"
             )
 
+    @_if_it_keeps_a_state
     def test_state_rows_can_be_dropped_and_reordered(self, layer: Any) -> None:
         layer, x = self._prepare_stateful(layer)
         _, state = layer.extend(x[:, :6], layer.init_state(self.batch_size))
@@ -285,6 +347,7 @@ class LayerSuite:
             y, layer(x)[rows, 6:], f"going on with the state's rows {rows} differs from forward"
         )
 
+    @_if_it_keeps_a_state
     def test_states_of_rows_can_be_joined(self, layer: Any) -> None:
         import torch
 
@@ -297,6 +360,7 @@ class LayerSuite:
             y, layer(x)[:, 6:], "going on with the joined states of single rows differs from forward"
         )
 
+    @_if_it_keeps_a_state
     def test_gradients_flow_through_the_state(self, layer: Any) -> None:
         layer, x = self._prepare_stateful(layer)
         y, _ = _extend(layer, x, layer.init_state(self.batch_size), [6, self.seq_len - 6])
@@ -327,9 +391,6 @@ class LayerSuite:
         return layer.to(kind).eval(), x
 
     def _prepare_stateful(self, layer: nn.Module, dtype: str = "float64") -> tuple[Any, Tensor]:
-        if not hasattr(layer, "init_state"):
-            pytest.skip("the layer keeps no state")
-        _skip_unless_causal(layer)
         return self._prepare(layer, dtype)
 
     def _assert_close(self, actual: Tensor, expected: Tensor, message: str, dtype: str = "") -> None:
@@ -346,14 +407,13 @@ class LayerSuite:
             assert one.equal(other), message
 
 
-def _skip_unless_causal(layer: nn.Module) -> None:
-    if not getattr(layer, "causal", True):
-        pytest.skip("the layer says that it looks ahead: causal = False")
-
-
-def _skip_unless_it_packs(layer: nn.Module) -> None:
-    if "cu_seqlens" not in inspect.signature(type(layer).forward).parameters:
-        pytest.skip("the layer's forward takes no cu_seqlens")
+def _is_of(shape: Sequence[int], promised: Sequence[int | EllipsisType | None]) -> bool:
+    """Whether a shape is the promised one, in which None stands for any length and … for any further ones."""
+    if promised[-1:] == (...,):
+        return _is_of(shape[: len(promised) - 1], promised[:-1])
+    return len(shape) == len(promised) and all(
+        want in (None, have) for have, want in zip(shape, promised, strict=True)
+    )
 
 
 def _bounds(seq_len: int) -> list[int]:

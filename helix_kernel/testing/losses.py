@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from helix_kernel.errors import ArgumentError
+from helix_kernel.testing.suite import Suite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,7 @@ Reduction = Literal["mean", "sum", "none"]
 _REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "none")
 
 
-class LossSuite:
+class LossSuite(Suite):
     """Pytest class of the loss protocol (docs: "What each kind must be").
 
     A subclass overrides `make_loss`, and `inputs` where the loss takes none of the usual pairs.
@@ -43,7 +44,8 @@ class LossSuite:
 
     def make_loss(self, reduction: Reduction) -> nn.Module:
         """Return a new loss."""
-        raise NotImplementedError(f"{type(self).__name__} must override make_loss")
+        loss: nn.Module = self.build(reduction=reduction)
+        return loss
 
     def inputs(self, *, dtype: torch.dtype, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Return a prediction and a target of `shape` that depend on the arguments only.

@@ -6,65 +6,160 @@ import inspect
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, Any
 
-import attrs
-import pytest
-
+from helix_kernel import default_kernel
 from helix_kernel.config.schema import schema_of
-from helix_kernel.plugins import HEAVY_MODULES
+from helix_kernel.errors import HelixError, did_you_mean
+from helix_kernel.plugins import HEAVY_MODULES, Plugin, PluginFailure
 from helix_kernel.targets import load_target
+from helix_kernel.testing.suite import Suite, applies_when
 
 if TYPE_CHECKING:
     from helix_kernel.component import Component
-    from helix_kernel.plugins import Plugin
+    from helix_kernel.kernel import Kernel
+
+_LATER = "import them in the functions that use them"
+_if_it_loads = applies_when(
+    "manifests that load", lambda suite: not isinstance(suite.manifest, PluginFailure)
+)
+_if_it_has_a_config = applies_when(
+    "components with a config class", lambda suite: suite.make_component().config is not None
+)
 
 
-class ManifestSuite:
-    """Pytest class of a plugin's manifest. A subclass gives the fixture `plugin`."""
+class ManifestSuite(Suite):
+    """Pytest class of a plugin's manifest.
 
-    def test_importing_it_imports_nothing_heavy(self, plugin: Plugin) -> None:
-        found = _heavy_after(f"import {plugin.module}")
-        assert not found, f"importing {plugin.module} imports {found}; import them where they are used"
+    Attributes:
+        manifest: The plugin, or why it did not load.
+    """
 
-    def test_config_classes_import_nothing_heavy(self, plugin: Plugin) -> None:
-        modules = sorted({c.config.partition(":")[0] for c in plugin.components if c.config})
-        found = _heavy_after("; ".join(f"import {module}" for module in modules))
-        assert not found, f"config modules {modules} import {found}: checking a config would load them"
+    manifest: Plugin | PluginFailure | None = None
 
-    def test_every_hook_is_known(self, plugin: Plugin) -> None:
-        assert not plugin.unknown_hooks, f"no installed kind has the hooks {plugin.unknown_hooks}"
+    def make_plugin(self) -> Plugin:
+        """Return the plugin under test."""
+        assert not isinstance(self.manifest, PluginFailure), (
+            f"{self.manifest}; it offers nothing until that is mended. To see it: helix plugins\n"
+            f"{self.manifest.traceback}"
+        )
+        if self.manifest is None:
+            raise NotImplementedError(f"{type(self).__name__} must override make_plugin")
+        return self.manifest
 
-    def test_every_component_has_a_summary(self, plugin: Plugin) -> None:
-        silent = [component.name for component in plugin.components if not component.summary.strip()]
-        assert not silent, f"no summary: {silent}"
+    def test_it_loads(self) -> None:
+        self.make_plugin()
+
+    @_if_it_loads
+    def test_importing_it_imports_nothing_heavy(self) -> None:
+        module = self.make_plugin().module
+        found = _heavy_after(f"import {module}")
+        assert not found, f"importing {module} imports {found}: {_LATER}" + self.see(
+            f'python -X importtime -c "import {module}" 2>&1 | grep -w {found[0]}'
+        )
+
+    @_if_it_loads
+    def test_config_classes_import_nothing_heavy(self) -> None:
+        modules = sorted({c.config.partition(":")[0] for c in self.make_plugin().components if c.config})
+        heavy = {module: found for module in modules if (found := _heavy_after(f"import {module}"))}
+        assert not heavy, f"config modules import what checking a config must not load, {heavy}: {_LATER}"
+
+    @_if_it_loads
+    def test_every_hook_is_known(self) -> None:
+        unknown = self.make_plugin().unknown_hooks
+        known = sorted(kind.hook for kind in (self.kernel or default_kernel()).registry.kinds.values())
+        hints = " ".join(f"{name}:{did_you_mean(name, known) or ' nothing like it.'}" for name in unknown)
+        assert not unknown, (
+            f"no installed kind has the hooks {', '.join(unknown)}, so that what they offer is lost. {hints} "
+            f"Known: {', '.join(known)}"
+        )
+
+    @_if_it_loads
+    def test_every_component_has_a_summary(self) -> None:
+        silent = [f"{c.kind} {c.name}" for c in self.make_plugin().components if not c.summary.strip()]
+        assert not silent, f"no summary, which `helix components` shows: {', '.join(silent)}"
+
+    @_if_it_loads
+    def test_its_names_find_its_components(self) -> None:
+        plugin, kernel = self.make_plugin(), self.kernel or default_kernel()
+        for component in plugin.components:
+            for name in component.names:
+                spelling = f"{plugin.provider}:{name}"
+                with warnings.catch_warnings(action="ignore"):  # of old names
+                    found = _found(kernel, component.kind, spelling)
+                assert found == component, (
+                    f"{component.kind} {spelling!r} finds {found}, not {component.name!r}: "
+                    "a provider's names and aliases must be its own"
+                )
 
 
-class ComponentSuite:
-    """Pytest class of one component's declaration. A subclass gives the fixture `component`."""
+class ComponentSuite(Suite):
+    """Pytest class of one component's declaration: its `component` must be set."""
 
-    def test_its_target_can_be_imported(self, component: Component) -> None:
-        load_target(component)
+    def make_component(self) -> Component:
+        """Return the component under test."""
+        if self.component is None:
+            raise NotImplementedError(f"{type(self).__name__} must override make_component")
+        return self.component
 
-    def test_its_config_class_agrees_with_its_target(self, component: Component) -> None:
-        if component.config is None:
-            pytest.skip("the schema is read from the target's signature")
+    def test_its_target_can_be_imported(self) -> None:
+        component = self.make_component()
+        module, _, attribute = component.target.partition(":")
+        try:
+            load_target(component)
+        except HelixError as error:
+            raise AssertionError(str(error) + self.see(f"from {module} import {attribute}")) from error
+
+    @_if_it_has_a_config
+    def test_its_config_class_agrees_with_its_target(self) -> None:
+        component = self.make_component()
         options = schema_of(component).options
         parameters = inspect.signature(load_target(component)).parameters
+        see = self.see(f"inspect.signature({component.target})", f"attrs.fields({component.config})")
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             unknown = sorted(set(options) - set(parameters))
-            assert not unknown, f"{component.target} takes no {unknown}, which {component.config} offers"
+            assert not unknown, f"{component.target} takes no {unknown}, which {component.config} offers{see}"
         required = [n for n, p in parameters.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
         missing = [name for name in required if name not in options]
-        assert not missing, f"{component.target} requires {missing}, which {component.config} lacks"
+        assert not missing, f"{component.target} requires {missing}, which {component.config} lacks{see}"
 
-    def test_its_defaults_are_allowed(self, component: Component) -> None:
-        if component.config is None:
-            pytest.skip("the schema is read from the target's signature")
+    @_if_it_has_a_config
+    def test_its_defaults_are_the_targets(self) -> None:
+        component = self.make_component()
+        parameters = inspect.signature(load_target(component)).parameters
         for option in schema_of(component).options.values():
-            attribute = option.attribute
-            if attribute is not None and attribute.validator and option.default not in (attrs.NOTHING, None):
-                attribute.validator(None, attribute, option.default)
+            default = (
+                parameters[option.name].default if option.name in parameters else inspect.Parameter.empty
+            )
+            if option.nested or option.required or default is inspect.Parameter.empty:
+                continue
+            assert _like(option.default) == _like(default), (
+                f"{option.name} is {option.default!r} by default in {component.config}, but {default!r} in "
+                f"{component.target}: a config and a direct call would build different things"
+            )
+
+    @_if_it_has_a_config
+    def test_its_defaults_are_allowed(self) -> None:
+        component, kernel = self.make_component(), self.kernel or default_kernel()
+        options = schema_of(component).options.values()
+        defaults = {option.name: option.default for option in options if not option.required}
+        for example in component.examples or ({},):
+            table = {"use": component.qualified, **defaults, **example}
+            supplied = tuple(o.name for o in options if o.required and o.name not in example)
+            try:
+                kernel.resolver.resolve(component.kind, table, supplied=supplied)
+            except HelixError as error:
+                raise AssertionError(
+                    f"{component.config} does not allow its own defaults"
+                    + (
+                        f" with the example {example}"
+                        if example
+                        else " (if they need more, declare examples)"
+                    )
+                    + f": {error}"
+                    + self.see(f"helix_kernel.default_kernel().build({component.kind!r}, {table})")
+                ) from error
 
 
 def _heavy_after(statement: str) -> list[str]:
@@ -74,3 +169,15 @@ def _heavy_after(statement: str) -> list[str]:
         [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True
     )
     return done.stdout.split()
+
+
+def _found(kernel: Kernel, kind: str, name: str) -> Component | str:
+    try:
+        return kernel.find(kind, name)
+    except HelixError as error:
+        return f"nothing ({error})"
+
+
+def _like(default: Any) -> Any:
+    """Return a default so that a list and a tuple of the same values are equal."""
+    return list(default) if isinstance(default, list | tuple) else default

@@ -16,30 +16,28 @@ import pytest
 
 from helix_kernel.ops import NAMESPACE, defined
 from helix_kernel.targets import load_target
+from helix_kernel.testing.suite import Suite
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from torch import Tensor
 
-    from helix_kernel.component import Component
     from helix_kernel.ops import Op, OpContract, Sample
 
 _DTYPES = ("float32", "float64")
 
 
-class OpSuite:
+class OpSuite(Suite):
     """Pytest class of an op: forward and gradient against the float64 reference, and more.
 
     Attributes:
-        component: The contract's component, where the class gives no `make_contract`.
         device: Where the op runs.
         tolerance: Largest difference allowed in a result for each dtype, relative to the largest
             element of that result.
         grad_tolerance: The same for a gradient.
     """
 
-    component: Component | None = None
     device = "cpu"
     tolerance: dict[str, float] = {"float32": 1e-5, "float64": 1e-10}  # noqa: RUF012 - subclasses assign it
     grad_tolerance: dict[str, float] = {"float32": 1e-4, "float64": 1e-10}  # noqa: RUF012 - as above

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from helix_kernel.testing.suite import Suite, applies_when
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 _SHAPES = ((4, 3), (5,), (), (2, 1, 3))
 
 
-class OptimizerSuite:
+class OptimizerSuite(Suite):
     """Pytest class of the optimizer protocol (docs: "What each kind must be").
 
     A subclass overrides `make_optimizer`. Its options should use every buffer that the optimizer has
@@ -41,7 +43,13 @@ class OptimizerSuite:
 
     def make_optimizer(self, params: Sequence[Any]) -> Optimizer:
         """Return a new optimizer of weights or of groups of weights."""
-        raise NotImplementedError(f"{type(self).__name__} must override make_optimizer")
+        optimizer: Optimizer = self.build(params=params)
+        return optimizer
+
+    @property
+    def has_foreach(self) -> bool:
+        """Whether the optimizer has a path that updates all weights together, beside the loop over them."""
+        return "foreach" in self.make_optimizer(_weights("float32")).defaults
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_lowers_a_quadratic(self, dtype: str) -> None:
@@ -94,14 +102,13 @@ class OptimizerSuite:
             runs.append(weights)
         assert all(a.equal(b) for a, b in zip(*runs, strict=True)), "two runs from one start differ"
 
+    @applies_when("optimizers with an option foreach", lambda suite: suite.has_foreach)
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_foreach_and_loop_agree(self, dtype: str) -> None:
         runs = {}
         for foreach in (False, True):
             weights = _weights(dtype)
             optimizer = self.make_optimizer(weights)
-            if "foreach" not in optimizer.defaults:
-                pytest.skip("this optimizer has one path: no option foreach")
             for group in optimizer.param_groups:
                 group["foreach"] = foreach
             self._run(optimizer, weights, range(self.n_steps))
