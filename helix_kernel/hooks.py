@@ -55,18 +55,21 @@ CORE_KINDS = (
         name="modality",
         plural="modalities",
         summary="Kinds of data: detect, load, encode, decode",
+        suite="helix_kernel.testing.modalities:ModalitySuite",
         template="helix_kernel.new:templates/modality",
     ),
     Kind(
         name="memory_tier",
         plural="memory_tiers",
         summary="Tiers of an associative memory",
+        suite="helix_kernel.testing.memory_tiers:MemoryTierSuite",
         template="helix_kernel.new:templates/memory_tier",
     ),
     Kind(
         name="scheduling_policy",
         plural="scheduling_policies",
         summary="Planners of tasks on devices",
+        suite="helix_kernel.testing.scheduling_policies:SchedulingPolicySuite",
         template="helix_kernel.new:templates/scheduling_policy",
     ),
     Kind(
