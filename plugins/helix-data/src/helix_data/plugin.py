@@ -5,6 +5,10 @@ from __future__ import annotations
 import helix_kernel
 from helix_kernel import Component, Kind
 
+# Examples for the conformance suites; see `helix_data.testing.places` for what is in angle brackets.
+_SMALL = {"seq_len": 16, "batch_size": 4}
+_TEXT = {"paths": ["<files>"], **_SMALL}
+
 
 @helix_kernel.hookimpl
 def helix_kinds() -> list[Kind]:
@@ -46,8 +50,8 @@ def helix_datasets() -> list[Component]:
             config="helix_data.config:TextBytesConfig",
             summary="Raw bytes of files, or of texts that Python carries, in shuffled windows",
             examples=(
-                {"paths": ["<files>"], "seq_len": 16, "batch_size": 4},
-                {"source": "python-docs", "seq_len": 16, "batch_size": 4},
+                _TEXT,
+                {"source": "python-docs", **_SMALL},
             ),
         ),
         Component(
@@ -55,14 +59,14 @@ def helix_datasets() -> list[Component]:
             target="helix_data.span_corruption:SpanCorruption",
             config="helix_data.config:SpanCorruptionConfig",
             summary="Windows of bytes with spans blanked out, to be filled in (Raffel et al. 2020)",
-            examples=({"paths": ["<files>"], "seq_len": 16, "batch_size": 4},),
+            examples=(_TEXT,),
         ),
         Component(
             name="text-tokens",
             target="helix_data.text_tokens:TextTokens",
             config="helix_data.config:TextTokensConfig",
             summary="Text as the tokens of any tokenizer, in shuffled windows",
-            examples=({"paths": ["<files>"], "seq_len": 16, "batch_size": 4},),
+            examples=(_TEXT,),
         ),
         Component(
             name="cached",
@@ -72,7 +76,7 @@ def helix_datasets() -> list[Component]:
             examples=(
                 {
                     "path": "<empty>",
-                    "data": {"use": "text-bytes", "paths": ["<files>"], "seq_len": 16, "batch_size": 4},
+                    "data": {"use": "text-bytes", **_TEXT},
                 },
             ),
         ),
@@ -89,7 +93,7 @@ def helix_datasets() -> list[Component]:
             config="helix_data.config:ByteShardsConfig",
             summary="Documents in memory-mapped shards, as helix data ingest makes them, in shuffled windows",
             examples=tuple(
-                {"path": "<shards>", "seq_len": 16, "batch_size": 4, "packing": packing}
+                {"path": "<shards>", **_SMALL, "packing": packing}
                 for packing in ("stream", "packed", "documents")
             ),
         ),
@@ -101,15 +105,10 @@ def helix_datasets() -> list[Component]:
             examples=(
                 {
                     "parts": {
-                        "text": {"use": "text-bytes", "paths": ["<files>"], "seq_len": 16, "batch_size": 4},
-                        "blanks": {
-                            "use": "span-corruption",
-                            "paths": ["<files>"],
-                            "seq_len": 16,
-                            "batch_size": 4,
-                        },
+                        "text": {"use": "text-bytes", **_TEXT},
+                        "same": {"use": "reconstruction", **_TEXT},
                     },
-                    "weights": {"text": 2.0, "blanks": 1.0},
+                    "weights": {"text": 2.0, "same": 1.0},
                     "batch_size": 4,
                 },
             ),
@@ -119,7 +118,7 @@ def helix_datasets() -> list[Component]:
             target="helix_data.reconstruction:Reconstruction",
             config="helix_data.config:TextBytesConfig",
             summary="Windows of bytes that are their own targets, for autoencoders",
-            examples=({"paths": ["<files>"], "seq_len": 16, "batch_size": 4},),
+            examples=(_TEXT,),
         ),
     ]
 

@@ -54,7 +54,7 @@ class Cached:
     def batch(self, *, seed: int, step: int, rank: int = 0, world_size: int = 1) -> Any:
         """Return a rank's share of the batch of a step, as the dataset makes it."""
         place = {"seed": seed, "step": step}
-        if world_size > 1:
+        if (rank, world_size) != (0, 1):
             place |= {"rank": rank, "world_size": world_size}
         if not hasattr(self.dataset, "decode"):
             return self._kept(["batch", seed, step, rank, world_size], lambda: self.dataset.batch(**place))
