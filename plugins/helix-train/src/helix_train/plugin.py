@@ -17,6 +17,7 @@ def helix_kinds() -> list[Kind]:
             summary="Learning rate over the steps of a run, as a multiple of the optimizer's",
             section="schedule",
             context=("total_steps",),
+            suite="helix_train.testing.schedules:ScheduleSuite",
             template="helix_train:templates/schedule",
         ),
         Kind(
@@ -43,6 +44,7 @@ def helix_kinds() -> list[Kind]:
             name="metric",
             plural="metrics",
             summary="What is measured of held-out predictions, besides the loss",
+            suite="helix_train.testing.metrics:MetricSuite",
             template="helix_train:templates/metric",
         ),
     ]
