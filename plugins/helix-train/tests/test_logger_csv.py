@@ -106,6 +106,27 @@ class TestGoingOn:
         logger.finish("done")
         assert [row["loss"] for row in rows(table)] == ["2", "4", "-6", "-8"]
 
+    def test_rows_of_steps_that_were_undone_are_gone_at_once(self, table):
+        logger = begun(table.parent, step=6)
+        logger.log(8, {"loss": 8.0, "norm": 1.0})
+        logger.drop_after(4)
+        assert [(row["step"], row["loss"]) for row in rows(table)] == [("2", "2"), ("4", "4")]
+        logger.log(4, {"validation_loss": 0.5})
+        logger.log(8, {"loss": 80.0})
+        logger.finish("done")
+        assert [(row["step"], row["loss"], row["validation_loss"]) for row in rows(table)] == [
+            ("2", "2", ""),
+            ("4", "4", "0.5"),
+            ("8", "80.0", ""),
+        ]
+
+    def test_a_run_that_goes_back_to_before_its_first_row_has_none(self, table):
+        logger = begun(table.parent, step=6)
+        logger.drop_after(1)
+        logger.log(2, {"loss": 20})
+        logger.finish("done")
+        assert [row["loss"] for row in rows(table)] == ["20"]
+
     @pytest.mark.parametrize("cut", [1, 2])
     def test_a_last_row_that_a_kill_cut_short_is_left_out(self, table, cut):
         table.write_bytes(table.read_bytes()[:-cut])

@@ -139,6 +139,26 @@ class TestGoingOn:
         logger.finish("done")
         assert history(client, "loss") == [(2, 1.0), (4, 9.0), (4, 2.0)]
 
+    def test_what_was_undone_is_logged_anew_after_the_run_was_killed(self, store, client):
+        logger = begun(store)
+        for step in (2, 4, 6):
+            logger.log(step, {"loss": step})
+        logger.drop_after(2)
+        # killed before it has logged anything of the steps that it does again
+        other = begun(store, step=2)
+        for step in (4, 6):
+            other.log(step, {"loss": 10 * step})
+        other.finish("done")
+        assert history(client, "loss") == [(2, 2.0), (4, 4.0), (6, 6.0), (4, 40.0), (6, 60.0)]
+
+    def test_what_a_resumed_run_undoes_is_logged_anew(self, store, client):
+        begun(store).log(6, {"loss": 6})
+        other = begun(store, step=2)
+        other.drop_after(2)
+        other.log(4, {"loss": 40})
+        other.finish("done")
+        assert history(client, "loss") == [(6, 6.0), (4, 40.0)]
+
     def test_a_run_from_the_beginning_is_another_run(self, store, client):
         begun(store).finish("failed")
         begun(store).finish("done")

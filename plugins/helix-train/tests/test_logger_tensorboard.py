@@ -139,6 +139,14 @@ class TestGoingOn:
         one.finish("done")
         assert [step for step, _ in curve(tmp_path, "loss")] == [2, 4, 6]
 
+    def test_points_of_steps_that_were_undone_are_gone_though_none_follows(self, tmp_path, logger):
+        one = logger()
+        for step in (2, 4, 6):
+            one.log(step, {"loss": step})
+        one.drop_after(4)
+        one.finish("failed")
+        assert curve(tmp_path, "loss") == [(2, 2.0), (4, 4.0)]
+
 
 def test_without_tensorboard_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)

@@ -172,3 +172,30 @@ def test_the_kernel_builds_every_logger_from_its_name(component):
     built = build(kernel.factory("logger", {"use": component.name}).resolved, {})
     assert all(hasattr(built, name) for name in ("begin", "log", "finish"))
     assert component.summary
+
+
+class TestGoingBack:
+    class Table(Diary):
+        """A diary that tears pages out."""
+
+        def drop_after(self, step):
+            self._hear("drop", step)
+
+    def test_those_that_take_points_back_hear_of_it_at_once(self, notes):
+        table, diary = self.Table(), Diary()
+        both = Loggers([table, diary], notes.append)
+        both.begin(INFO)
+        both.log(6, {})
+        both.drop_after(4)
+        assert [heard[0] for heard in table.heard] == ["begin", "log", "drop"]
+        assert table.heard[-1] == ("drop", 4)
+        assert [heard[0] for heard in diary.heard] == ["begin", "log"]
+        assert notes == []
+
+    def test_one_that_cannot_is_told_of_and_ends_nothing(self, notes, clock):
+        table = self.Table()
+        table.raises["drop"] = OSError("no table")
+        one = Loggers([table], notes.append)
+        one.begin(INFO)
+        one.drop_after(4)
+        assert "failed at step 4: OSError: no table" in notes[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import attrs
 
@@ -34,7 +34,10 @@ class RunInfo:
 
 
 class Logger(Protocol):
-    """Takes a run's metrics on. Of several ranks, only rank 0 logs."""
+    """Takes a run's metrics on. Of several ranks, only rank 0 logs.
+
+    One that can take points back has the method of `TakesBack` besides.
+    """
 
     def begin(self, run: RunInfo) -> None:
         """Hear that a run begins, or goes on.
@@ -54,3 +57,11 @@ class Logger(Protocol):
 
     def finish(self, status: Status) -> None:
         """Hear how the run ended; nothing follows."""
+
+
+@runtime_checkable
+class TakesBack(Protocol):
+    """What a logger may have besides: it hears at once when a run goes back, were it to log nothing more."""
+
+    def drop_after(self, step: int) -> None:
+        """Forget what was logged of the steps after one, to which the run has gone back."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from helix_kernel.errors import HelixError, InputError
+from helix_train.loggers.base import TakesBack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -55,6 +57,11 @@ class Loggers:
         for guard in self._begun:
             guard.log(step, values)
 
+    def drop_after(self, step: int) -> None:
+        """Tell each logger that can take points back that the run has gone back to a step."""
+        for guard in self._begun:
+            guard.drop_after(step)
+
     def finish(self, status: Status) -> None:
         """Tell each logger how the run ended."""
         for guard in self._begun:
@@ -90,15 +97,12 @@ class _Guard:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Log, unless it failed a short while ago."""
-        begun = time.monotonic()
-        if self._failed_at is not None and begun < self._tried_again:
-            return
-        try:
-            self._logger.log(step, values)
-        except Exception as error:  # noqa: BLE001 - no logger may end a run
-            self._rest(step, error, begun)
-        else:
-            self._recover(step)
+        self._try(step, partial(self._logger.log, step, values))
+
+    def drop_after(self, step: int) -> None:
+        """Forget the steps after one, unless it failed a short while ago or cannot."""
+        if isinstance(self._logger, TakesBack):
+            self._try(step, partial(self._logger.drop_after, step))
 
     def finish(self, status: Status) -> None:
         """Finish, whatever comes of it."""
@@ -106,6 +110,17 @@ class _Guard:
             self._logger.finish(status)
         except Exception as error:  # noqa: BLE001 - no logger may end a run
             self._note(f"{self._name} could not finish: {_told(error)}; metrics.jsonl has everything")
+
+    def _try(self, step: int, act: Callable[[], None]) -> None:
+        begun = time.monotonic()
+        if self._failed_at is not None and begun < self._tried_again:
+            return
+        try:
+            act()
+        except Exception as error:  # noqa: BLE001 - no logger may end a run
+            self._rest(step, error, begun)
+        else:
+            self._recover(step)
 
     def _rest(self, step: int, error: Exception, begun: float) -> None:
         now = time.monotonic()

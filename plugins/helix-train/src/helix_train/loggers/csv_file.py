@@ -21,7 +21,7 @@ class CsvLogger:
     """Writes metrics to a CSV file, each row as soon as it is known.
 
     Numbers are written in full (``nan``, ``inf`` and ``-inf`` too); what a step does not have is left empty.
-    A metric that comes later adds a column: the file is then written anew.
+    A metric that comes later adds a column: the file is then written anew, as it is where a run goes back.
 
     Args:
         file: The file, below the run's directory or absolute.
@@ -61,6 +61,10 @@ class CsvLogger:
             self._add_columns(new)
         self._write_row()
 
+    def drop_after(self, step: int) -> None:
+        """Take the rows of the steps after one out of the file."""
+        self._drop_from(step + 1)
+
     def finish(self, status: Status) -> None:  # noqa: ARG002 - a table says nothing of it
         """Close the file."""
         if self._stream is not None:
@@ -86,7 +90,11 @@ class CsvLogger:
     def _drop_from(self, step: int) -> None:
         self._opened().close()
         _, rows = _read(self._path)
-        self._rewrite(row for row in rows if int(row["step"]) < step)
+        kept = [row for row in rows if int(row["step"]) < step]
+        self._rewrite(kept[:-1])
+        if kept:  # values of the last one's step may follow
+            self._row = {**kept[-1], "step": int(kept[-1]["step"])}
+            self._write_row()
 
     def _rewrite(self, rows: Iterable[Row]) -> None:
         lines = [

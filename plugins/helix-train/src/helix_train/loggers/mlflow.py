@@ -25,8 +25,9 @@ _LONGEST_NAME, _LONGEST_VALUE, _LARGEST_BATCH = 240, 500, 100
 class MLflowLogger:
     """Logs to MLflow; a run that resumes goes on with the MLflow run that ``mlflow.json`` in `out` names.
 
-    MLflow takes nothing back: steps that are there already are not logged again. Characters that its names
-    may not have become ``_``.
+    MLflow takes nothing back: steps that are there already are not logged again, and of steps that a run went
+    back over it keeps the first values too, with those that count after them. Characters that its names may
+    not have become ``_``.
 
     Args:
         tracking_uri: Where to, such as ``http://host:5000`` or ``sqlite:///mlflow.db``; left out:
@@ -84,6 +85,12 @@ class MLflowLogger:
         for part in _parts(metrics):
             self._client.log_batch(self._bookmark.run_id, metrics=part, synchronous=True)
         self._bookmark = attrs.evolve(self._bookmark, step=step)
+        write_bookmark(self._path, self._bookmark)
+
+    def drop_after(self, step: int) -> None:
+        """Log the steps after one anew, whatever MLflow has of them: they are done with other data."""
+        self._known = -1
+        self._bookmark = attrs.evolve(self._bookmark, step=min(step, self._bookmark.step))
         write_bookmark(self._path, self._bookmark)
 
     def finish(self, status: Status) -> None:

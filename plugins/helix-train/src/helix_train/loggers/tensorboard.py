@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class TensorBoardLogger:
     """Writes event files: a curve for each metric, and the config as text and as hyperparameters.
 
-    Where a run resumes or goes back, TensorBoard is told to forget the steps that are done again.
+    Where a run resumes or goes back, TensorBoard is told at once to forget the steps that no longer count.
 
     Args:
         directory: Where the files go, below the run's directory or absolute.
@@ -54,6 +54,11 @@ class TensorBoardLogger:
         self._step = step
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
+
+    def drop_after(self, step: int) -> None:
+        """Let TensorBoard forget the points of the steps after one."""
+        self._forget(step + 1)
+        self._step = step
 
     def finish(self, status: Status) -> None:
         """Write what is left, and how a run that is done ended."""

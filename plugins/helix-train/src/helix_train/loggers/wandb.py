@@ -22,8 +22,9 @@ _EXIT_CODES = {"done": 0, "failed": 1, "interrupted": 255}
 class WandbLogger:
     """Logs to Weights & Biases; a run that resumes goes on with the one that ``wandb.json`` in `out` names.
 
-    Weights & Biases takes nothing back: steps that are there already are not logged again, and of steps that
-    a run went back over, the first values stay.
+    Weights & Biases takes nothing back, and ignores values of a step before its last one: steps that are
+    there already are not logged again, and of steps that a run went back over the first values stay, which
+    do not count any more. ``metrics.jsonl`` has those that do.
 
     Args:
         project: What the run is part of.
