@@ -46,6 +46,22 @@ def test_the_norm_of_the_whole_is_bounded(weights):
     torch.testing.assert_close(after[0] / before[0], (after[2] / before[2])[0].expand(5, 3))
 
 
+@pytest.mark.parametrize("bound", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_norm_and_gradients_are_those_of_torch_to_the_bit(weights, bound, dtype):
+    own, theirs = ([torch.nn.Parameter(weight.detach().to(dtype)) for weight in weights] for _ in range(2))
+    for one, other, weight in zip(own[:-1], theirs[:-1], weights, strict=False):
+        one.grad, other.grad = (weight.grad.to(dtype, copy=True) for _ in range(2))
+    assert Clipping(norm=bound)(own) == float(torch.nn.utils.clip_grad_norm_(theirs, bound))
+    for one, other in zip(gradients(own), gradients(theirs), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("clipping", [Clipping(), Clipping(norm=1.0), Clipping(adaptive=0.1, value=1.0)])
+def test_without_any_gradient_the_norm_is_0(clipping):
+    assert clipping([torch.nn.Parameter(torch.ones(2))]) == 0.0
+
+
 def test_elements_are_bounded_and_the_norm_is_that_from_before(weights):
     before = gradients(weights)
     assert float(Clipping(value=0.7)(weights)) == pytest.approx(norm_of(before), rel=1e-12)

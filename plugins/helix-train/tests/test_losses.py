@@ -160,6 +160,20 @@ def test_classes_may_be_of_any_integer_dtype(dtype):
     torch.testing.assert_close(CrossEntropy()(scores, torch.tensor([0, 3, 1], dtype=dtype)), expected)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_fast_mean_of_cross_entropy_is_that_of_its_elements(smoothing):
+    prediction, target = torch.randn(3, 5, 7, dtype=torch.float64), torch.randint(0, 7, (3, 5))
+    mean, each = (CrossEntropy(label_smoothing=smoothing, reduction=how) for how in ("mean", "none"))
+    torch.testing.assert_close(mean(prediction, target), each(prediction, target).mean(), rtol=1e-12, atol=0)
+    masked = mean(prediction, target, mask=torch.ones(3, 5, dtype=torch.bool))
+    torch.testing.assert_close(mean(prediction, target), masked, rtol=1e-12, atol=0)
+
+
+def test_what_torch_takes_for_no_class_is_refused_under_the_fast_mean():
+    with pytest.raises(ArgumentError, match="target holds -100, allowed is 0 to 6"):
+        CrossEntropy()(torch.randn(2, 7), torch.tensor([3, -100]))
+
+
 def test_an_empty_batch_costs_nothing():
     assert MSE()(torch.empty(0, 3), torch.empty(0, 3)) == 0
     assert CrossEntropy()(torch.empty(0, 3), torch.empty(0, dtype=torch.int64)) == 0

@@ -37,6 +37,20 @@ def told_failures(left: Callable[[], str] = str) -> Iterator[None]:
         raise own from error
 
 
+def not_finite(what: str, *, step: int, rate: float) -> HelixError:
+    """Return the error of a run whose numbers have stopped being finite.
+
+    Args:
+        what: Which they are.
+        step: Steps done.
+        rate: Learning rate of the first parameter group.
+    """
+    return HelixError(
+        f"{what} after {step} steps; nothing of this is saved. Lower optimizer.lr ({rate:g} here) or "
+        'trainer.clip_norm, and go on with trainer.resume="auto"'
+    )
+
+
 def check_disk(out: Path, size: int) -> None:
     """Raise `InputError` where not even one checkpoint has room.
 

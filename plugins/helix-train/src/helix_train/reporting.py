@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    import torch
+
     from helix_kernel.config import Resolved
     from helix_train.evaluation import Evaluation
     from helix_train.loggers.base import RunInfo, Status
@@ -165,14 +167,26 @@ class Reporter:
             self._run_file.update(step=step, **news)
 
 
-def measurements(model: Any) -> dict[str, float]:
-    """Return what the modules of a model measure of themselves, such as the use of a codebook."""
-    return {
-        f"{path}.{name}" if path else name: float(value)
-        for path, module in model.named_modules()
-        if hasattr(type(module), "measurements")
-        for name, value in module.measurements().items()
-    }
+class Measured:
+    """The modules of a model that measure something of themselves, such as the use of a codebook.
+
+    Args:
+        model: Is looked through once, here, and keeps these modules from then on.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        found = model.named_modules()
+        self._modules: dict[str, Any] = {
+            path: module for path, module in found if hasattr(type(module), "measurements")
+        }
+
+    def values(self) -> dict[str, float]:
+        """Return what they measure now, each by the path of its module."""
+        return {
+            f"{path}.{name}" if path else name: float(value)
+            for path, module in self._modules.items()
+            for name, value in module.measurements().items()
+        }
 
 
 def counts_bits(loss: Resolved, dataset: Any) -> bool:

@@ -100,6 +100,9 @@ class RunFile:
         path: The file.
         record: What it says at the beginning.
         before: Seconds that the run took before this process.
+
+    Attributes:
+        record: What the file on disk says.
     """
 
     every = 5.0
@@ -107,6 +110,7 @@ class RunFile:
 
     def __init__(self, path: Path, record: RunRecord, *, before: float) -> None:
         self.record = record
+        self._news: dict[str, Any] = {}
         self._path = path
         self._before = before
         self._begun = self._written = time.monotonic()
@@ -224,13 +228,13 @@ class RunFile:
         self._write()
 
     def _take(self, **news: Any) -> None:
-        known = {name: value for name, value in news.items() if value is not None}
-        self.record = attrs.evolve(self.record, **known)
+        self._news |= {name: value for name, value in news.items() if value is not None}
 
     def _write(self) -> None:
         self._written = time.monotonic()
         wall_time = self._before + self._written - self._begun
-        self.record = attrs.evolve(self.record, updated_at=_now(), wall_time=wall_time)
+        self.record = attrs.evolve(self.record, updated_at=_now(), wall_time=wall_time, **self._news)
+        self._news = {}
         document = strict_json(attrs.asdict(self.record))
         temporary = self._path.with_name(f".{self._path.name}.tmp")
         with temporary.open("w", encoding="utf-8") as file:

@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from helix_kernel.errors import HelixError
 from helix_train.accumulation import Accumulation
 from helix_train.assembly import assemble
 from helix_train.batches import Batches
@@ -16,7 +15,7 @@ from helix_train.clipping import Clipping
 from helix_train.config import TrainerConfig
 from helix_train.determinism import deterministic_algorithms
 from helix_train.evaluation import Evaluation, evaluate_dataset
-from helix_train.failures import check_disk, state_size, told_failures
+from helix_train.failures import check_disk, not_finite, state_size, told_failures
 from helix_train.interruption import InterruptedRunError, noticed_interruption
 from helix_train.loggers.base import RunInfo
 from helix_train.metrics.several import Metrics
@@ -24,7 +23,7 @@ from helix_train.profiling import Profiler
 from helix_train.provenance import WallTime, provenance
 from helix_train.ranks import Standing, join
 from helix_train.records import StepReport
-from helix_train.reporting import RunFacts, counts_bits, measurements
+from helix_train.reporting import Measured, RunFacts, counts_bits
 from helix_train.result import Result
 from helix_train.resume import Start, find_start
 from helix_train.samples import write_samples
@@ -82,6 +81,7 @@ class Trainer:
             ranks=self.ranks,
             callbacks=self.callbacks,
         )
+        self._parameters, self._measured = list(self.model.parameters()), Measured(self.model)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self._clipping = Clipping(
             adaptive=options.clip_adaptive, value=options.clip_value, norm=options.clip_norm
@@ -116,7 +116,7 @@ class Trainer:
                 self._profiler.before(self.step + 1)
                 rate = self._set_learning_rate()
                 losses = self._accumulation.next_step()
-                norm = float(self._clipping(self.model.parameters()))
+                norm = self._clipping(self._parameters)
                 loss = float(losses.total)
                 standing = self._judge(loss, norm, rate, interruption.signum)
                 if standing.verdict is Verdict.ROLL_BACK:
@@ -288,10 +288,10 @@ class Trainer:
 
     def _judge(self, loss: float, norm: float, rate: float, signum: int) -> Standing:
         """Decide, together with all ranks, what becomes of a step's gradients."""
-        gradients = Gradients(step=self.step, loss=loss, norm=norm, rate=rate)
         verdict = Verdict.SKIP if self._parts.precision.overflowed(norm) else Verdict.PROCEED
         # A gradient that overflows by its scale alone is no spike, which callbacks would count.
-        if verdict is Verdict.PROCEED or not math.isfinite(loss):
+        if self.callbacks and (verdict is Verdict.PROCEED or not math.isfinite(loss)):
+            gradients = Gradients(step=self.step, loss=loss, norm=norm, rate=rate)
             verdict = max([verdict, *(callback.judge(self, gradients) for callback in self.callbacks)])
         standing = self.ranks.agree(Standing(verdict=verdict, signum=signum, ending=self._ending))
         self._ending = standing.ending
@@ -342,18 +342,14 @@ class Trainer:
                 rate=rate,
                 n_tokens=self.tokens_per_step,
                 auxiliary=None if losses.auxiliary is None else float(losses.auxiliary),
-                more=self._logged | measurements(self.model),
+                more=self._logged | self._measured.values(),
                 waited=self._batches.waited,
             )
         )
         self._logged = {}
 
     def _stop(self, what: str) -> NoReturn:
-        rate = self.optimizer.param_groups[0]["lr"]
-        raise HelixError(
-            f"{what} after {self.step} steps; nothing of this is saved. Lower optimizer.lr ({rate:g} here) "
-            'or trainer.clip_norm, and go on with trainer.resume="auto"'
-        )
+        raise not_finite(what, step=self.step, rate=self.optimizer.param_groups[0]["lr"])
 
     def _interrupt(self, signum: int) -> NoReturn:
         self._manager.wait()

@@ -35,9 +35,10 @@ def collect(module: nn.Module) -> Tensor | None:
 
 
 def _layers(module: nn.Module) -> Iterator[Auxiliary]:
-    # Asked of the class, once a step for every module: an instance would look through its parameters first.
+    # Every module is asked once a step. So its class is, as an instance would look through its parameters
+    # first; and where nothing lies inside, as in most, children() is spared.
     for child in module.children():
         if hasattr(type(child), "auxiliary_loss"):
             yield cast("Auxiliary", child)
-        else:
+        elif vars(child)["_modules"]:
             yield from _layers(child)

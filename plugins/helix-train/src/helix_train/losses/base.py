@@ -59,6 +59,8 @@ class Loss(nn.Module, ABC):
             prediction = prediction.float()
         if mask is None:
             self.check_values(target, prediction)
+            if self.reduction == "mean" and target.numel() > 0:
+                return self.mean(prediction, target)
             return self._reduce(self.elements(prediction, target), None)
         mask = broadcast_mask(mask, target)
         target = target.masked_fill(~mask, 0)
@@ -70,6 +72,10 @@ class Loss(nn.Module, ABC):
     @abstractmethod
     def elements(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Return one loss an element, in the target's shape."""
+
+    def mean(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Return the mean of `elements`, of which there is one at least; a subclass may know a faster way."""
+        return self.elements(prediction, target).mean()
 
     def check_shapes(self, prediction: Tensor, target: Tensor) -> None:
         """Raise `ArgumentError` where the shapes do not fit: by default they must be equal."""

@@ -49,17 +49,23 @@ class CrossEntropy(Loss):
 
     def elements(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Return one loss an element."""
-        flat = F.cross_entropy(
-            prediction.flatten(end_dim=-2) if prediction.dim() > 1 else prediction,
-            target.flatten().long() if target.dim() else target.long(),
-            label_smoothing=self.label_smoothing,
-            reduction="none",
-        )
-        return flat.view(target.shape)
+        return self._of_rows(prediction, target, "none").view(target.shape)
+
+    def mean(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Return the mean of all elements as torch takes it, which makes no tensor of them."""
+        return self._of_rows(prediction, target, "mean")
 
     def extra_repr(self) -> str:
         """Return what ``print`` shows."""
         return f"label_smoothing={self.label_smoothing}, {super().extra_repr()}"
+
+    def _of_rows(self, prediction: Tensor, target: Tensor, reduction: Reduction) -> Tensor:
+        return F.cross_entropy(
+            prediction.flatten(end_dim=-2) if prediction.dim() > 1 else prediction,
+            target.flatten().long() if target.dim() else target.long(),
+            label_smoothing=self.label_smoothing,
+            reduction=reduction,
+        )
 
 
 class BCEWithLogits(Loss):
