@@ -40,6 +40,10 @@ class DependencyError(InputError):
     """A component's target, or a package that it requires, cannot be imported."""
 
 
+class LockError(InputError):
+    """What is installed, or the config, is not what a lock records."""
+
+
 class CheckpointError(InputError):
     """A checkpoint is missing, incomplete or damaged."""
 

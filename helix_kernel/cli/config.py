@@ -6,27 +6,41 @@ import sys
 
 from helix_kernel.cli.output import print_json
 from helix_kernel.config import load_config
-from helix_kernel.errors import ConfigError
+from helix_kernel.errors import ConfigError, LockError
 
 
-def check(file: str, *overrides: str, json: bool = False) -> int:
+def check(
+    file: str, *overrides: str, locked: bool = False, lock: str | None = None, json: bool = False
+) -> int:
     """Report everything that is wrong with a config.
 
     Args:
         file: The TOML file.
         overrides: Assignments such as ``model.d_model=512``.
+        locked: Refuse it, too, where it or what serves it is not as ``helix config lock`` recorded.
+        lock: Hold to this lock instead of the one beside the config.
         json: Print one JSON object.
 
     Returns:
         0, or 2 where something is wrong.
     """
     try:
-        config = load_config(file, overrides)
+        if locked or lock is not None:
+            from helix_kernel.lock import load_locked
+
+            config = load_locked(file, overrides, lock=lock)
+        else:
+            config = load_config(file, overrides)
     except ConfigError as error:
         if not json:
             raise
         problems = [{"path": problem.path, "message": problem.message} for problem in error.problems]
         print_json({"file": file, "ok": False, "problems": problems})
+        return error.exit_code
+    except LockError as error:
+        if not json:
+            raise
+        print_json({"file": file, "ok": False, "problems": [], "locked": str(error)})
         return error.exit_code
     if json:
         print_json({"file": file, "ok": True, "problems": []})

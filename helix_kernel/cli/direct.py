@@ -24,6 +24,10 @@ COMMANDS = {
     ("show",): ("helix_kernel.cli.listings:show", "Show a component: its options, defaults and ranges"),
     ("config", "check"): ("helix_kernel.cli.config:check", "Report everything that is wrong with a config"),
     ("config", "resolve"): ("helix_kernel.cli.config:resolve", "Print a config with every default filled in"),
+    ("config", "lock"): (
+        "helix_kernel.cli.config_lock:lock",
+        "Record what a config and all that serves it are, for --locked",
+    ),
     ("config", "schema"): ("helix_kernel.cli.config:schema", "Print the JSON Schema of configs, for editors"),
     ("doctor",): ("helix_kernel.cli.doctor:doctor", "Say what this machine has, and what is wrong with it"),
     ("new",): ("helix_kernel.cli.new:new", "Write a distribution for a component of your own"),
@@ -57,7 +61,7 @@ COMMANDS = {
     ),
 }
 GROUPS = {
-    "config": "Check, resolve and describe configs",
+    "config": "Check, resolve, lock and describe configs",
     "checkpoint": "List, check, compare, export, convert and prune checkpoints",
 }
 

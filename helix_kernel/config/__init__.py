@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from helix_kernel.kernel import Kernel
+    from helix_kernel.lock_record import Record
 
 __all__ = ["Config", "KernelSettings", "Resolved", "load_config", "read_settings", "resolve_document"]
 
@@ -95,6 +97,13 @@ class Config:
         for resolved in self.sections.values():
             _collect_versions(resolved, found)
         return dict(sorted(found.items()))
+
+    @cached_property
+    def record(self) -> Record:
+        """What serves it, with digests of the source as it was when this was first asked for."""
+        from helix_kernel.lock_record import record_of
+
+        return record_of(self)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), *, kernel: Kernel | None = None) -> Config:

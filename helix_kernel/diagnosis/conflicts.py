@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from helix_kernel.cli.direct import COMMANDS
 from helix_kernel.diagnosis.finding import Finding
 from helix_kernel.diagnosis.mending import leave_out, uninstall
+from helix_kernel.distributions import recorded_packages
 from helix_kernel.sources import outermost_package
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from importlib.metadata import PathDistribution
 
     from helix_kernel.diagnosis.installation import Installation
 
@@ -94,7 +94,7 @@ def _packages(installation: Installation) -> Iterator[Finding]:
         if outermost is not None:
             owners[outermost[0]].add(entry.provider)
     for provider, distribution in installation.distributions.items():
-        for package in _installed_packages(distribution):
+        for package in recorded_packages(distribution):
             owners[package].add(provider)
     for package, providers in owners.items():
         if len(providers) > 1:
@@ -107,16 +107,6 @@ def _packages(installation: Installation) -> Iterator[Finding]:
                 note=f"or remove the other: {uninstall(min(providers))}; then install again what is kept",
                 provider=last,
             )
-
-
-def _installed_packages(distribution: PathDistribution) -> Iterator[str]:
-    """Yield the top-level packages and modules that a distribution's RECORD lists."""
-    for file in distribution.files or ():
-        parts = file.parts
-        if len(parts) == 2 and parts[1] == "__init__.py":
-            yield parts[0]
-        elif len(parts) == 1 and file.suffix == ".py" and not file.name.startswith("_"):
-            yield file.stem
 
 
 def _elsewhere(installation: Installation) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from helix_kernel import catalogue
 from helix_kernel.diagnosis.finding import Finding
 from helix_kernel.diagnosis.mending import install, leave_out, reinstall, upgrade
-from helix_kernel.diagnosis.metadata import editable_folder
+from helix_kernel.distributions import editable_folder
 from helix_kernel.errors import nearest
 from helix_kernel.hooks import API_VERSION, GROUP
 from helix_kernel.plugins import PluginLoadError

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from packaging.version import InvalidVersion, Version
 
@@ -15,6 +13,7 @@ from helix_kernel import catalogue
 from helix_kernel.diagnosis.finding import Finding
 from helix_kernel.diagnosis.mending import install, reinstall, remove, uninstall
 from helix_kernel.discovery import GROUP_PREFIX, canonical, shadowed
+from helix_kernel.distributions import editable_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,17 +34,6 @@ def check_metadata(installation: Installation) -> Iterator[Finding]:
         yield from _vanished(entry.provider, distribution)
     yield from _hidden(installation)
     yield from _left_behind(installation)
-
-
-def editable_folder(distribution: PathDistribution) -> Path | None:
-    """Return the folder that a distribution is installed from in editable mode, or None."""
-    try:
-        origin = json.loads(distribution.read_text("direct_url.json") or "{}")
-    except ValueError:
-        return None
-    if not origin.get("dir_info", {}).get("editable"):
-        return None
-    return Path(unquote(urlsplit(origin.get("url", "")).path))
 
 
 def _incomplete(
