@@ -49,6 +49,14 @@ def nested_marker(annotation: Any) -> ComponentOf | FactoryOf | None:
     return None
 
 
+def markers_within(annotation: Any) -> list[ComponentOf | FactoryOf]:
+    """Return the markers in a type: its own, or those of the parts of a list, union or table."""
+    marker = nested_marker(annotation)
+    if marker is not None:
+        return [marker]
+    return [found for part in typing.get_args(annotation) for found in markers_within(part)]
+
+
 @attrs.frozen(kw_only=True)
 class Bounds:
     """A validator of numbers that can say what it allows.

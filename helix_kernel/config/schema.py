@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from helix_kernel.config.docstrings import argument_docs
 from helix_kernel.errors import ArgumentError, ConfigError, DependencyError, Problem
-from helix_kernel.options import Bounds, ComponentOf, FactoryOf, nested_marker
+from helix_kernel.options import Bounds, ComponentOf, FactoryOf, markers_within
 from helix_kernel.renames import tell
 from helix_kernel.targets import load_config_class, load_target
 
@@ -55,7 +56,7 @@ class Option:
     @property
     def nested(self) -> ComponentOf | FactoryOf | None:
         """The marker of an option that holds components, alone or in a list, union or table."""
-        return _marker_within(self.type)
+        return next(iter(markers_within(self.type)), None)
 
 
 @attrs.frozen(kw_only=True)
@@ -157,14 +158,6 @@ def check_bounds(option: Option, value: Any) -> None:
         option.attribute.validator(None, option.attribute, value)
 
 
-def _marker_within(annotation: Any) -> ComponentOf | FactoryOf | None:
-    marker = nested_marker(annotation)
-    parts = iter(typing.get_args(annotation))
-    while marker is None and (part := next(parts, None)) is not None:
-        marker = _marker_within(part)
-    return marker
-
-
 def _default(attribute: attrs.Attribute[Any]) -> Any:
     default: Any = attribute.default
     # attrs.Factory, which the stubs call a function
@@ -177,7 +170,8 @@ def _from_signature(component: Component) -> Schema:
         signature = inspect.signature(target)
     except (TypeError, ValueError):
         return Schema(options={}, is_open=True)
-    hints = _type_hints(target)
+    hints, doc = _type_hints(target), inspect.getdoc(target) or ""
+    documented = argument_docs(doc)
     options = {}
     is_open = False
     for name, parameter in signature.parameters.items():
@@ -186,8 +180,10 @@ def _from_signature(component: Component) -> Schema:
         elif parameter.kind not in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
             empty = parameter.default is parameter.empty
             default = attrs.NOTHING if empty else parameter.default
-            options[name] = Option(name=name, type=hints.get(name, Any), default=default)
-    return Schema(options=options, doc=inspect.getdoc(target) or "", is_open=is_open)
+            options[name] = Option(
+                name=name, type=hints.get(name, Any), default=default, help=documented.get(name, "")
+            )
+    return Schema(options=options, doc=doc, is_open=is_open)
 
 
 def _type_hints(target: Any) -> dict[str, Any]:

@@ -61,3 +61,15 @@ class RangeConfig:
     def __attrs_post_init__(self):
         if self.low > self.high:
             raise ArgumentError(f"low={self.low} is above high={self.high}")
+
+
+@attrs.frozen(kw_only=True)
+class RenamedConfig:
+    """Options that were called otherwise."""
+
+    width: int = option(ge=1, help="channels", deprecated={"n_channels": "1.1", "size": "1.2"})
+    rate: float = option(0.5, gt=0, help="a fraction", deprecated={"speed": "1.2"})
+    window: Window | None = option(None, help="a nested record")
+    block: Annotated[Any, FactoryOf("layer")] = option(
+        {"use": "block", "d_model": 4}, help="has what it requires"
+    )
