@@ -32,7 +32,10 @@ def own_packages(provider: str, kernel: Kernel) -> dict[str, ModuleSpec]:
     plugins = [plugin for plugin in kernel.plugins if plugin.provider == provider]
     manifests = dict(filter(None, (outermost_package(plugin.module) for plugin in plugins)))
     targets = {c.target.partition(":")[0] for plugin in plugins for c in plugin.components}
-    named = dict(filter(None, map(outermost_package, sorted(targets))))
+    # Most targets share one package, and looking a package up searches all of the path.
+    shared = tuple(f"{name}." for name in manifests)
+    others = sorted(target for target in targets if not f"{target}.".startswith(shared))
+    named = dict(filter(None, map(outermost_package, others)))
     own = _ownership(provider, list(manifests.values()))
     return dict(sorted({**{n: spec for n, spec in named.items() if own(n, spec)}, **manifests}.items()))
 
@@ -48,7 +51,8 @@ def digest_of_component(component: Component, packages: Mapping[str, ModuleSpec]
     """Return the digest of what a component names in its distribution's own packages; "" of nothing."""
     spellings = filter(None, (component.target, component.config))
     modules = dict.fromkeys(spelling.partition(":")[0] for spelling in spellings)
-    own = [m for m in modules if (outermost := outermost_package(m)) is not None and outermost[0] in packages]
+    prefixes = tuple(f"{package}." for package in packages)
+    own = [module for module in modules if f"{module}.".startswith(prefixes)]
     specs = [spec for module in own if (spec := find_module(module)) is not None]
     return _digest_of_files((spec.name, file) for spec in specs if (file := source_file(spec)) is not None)
 

@@ -66,6 +66,13 @@ class Record:
             for field in ("distributions", "components")
         }
 
+    def restricted(self, names: Iterable[str]) -> Record:
+        """Return what it says of some components, their distributions and the kernel."""
+        components = {name: self.components[name] for name in names}
+        providers = {KERNEL, *(component.distribution for component in components.values())}
+        kept = {name: item for name, item in self.distributions.items() if name in providers}
+        return Record(distributions=kept, components=components)
+
     @classmethod
     def from_dict(cls, table: Any) -> Record:
         """Return the record that `as_dict` gave.
@@ -94,10 +101,11 @@ def record_of(config: Config) -> Record:
 def record_components(components: Iterable[Component], kernel: Kernel) -> Record:
     """Return the record of some components, their distributions and the kernel."""
     named = {f"{component.kind}/{component.qualified}": component for component in components}
-    packages = {c.provider: own_packages(c.provider, kernel) for c in named.values()}
+    versions = {component.provider: component.version for component in named.values()}
+    packages = {provider: own_packages(provider, kernel) for provider in versions}
     distributions = {
-        c.provider: LockedDistribution(c.version, digest_of_packages(packages[c.provider]))
-        for c in named.values()
+        provider: LockedDistribution(version, digest_of_packages(packages[provider]))
+        for provider, version in versions.items()
     }
     return Record(
         distributions={KERNEL: _kernel(), **distributions},

@@ -15,9 +15,12 @@ from helix_kernel.errors import (
     CheckpointError,
     ConfigError,
     IncompatibleCheckpointError,
+    LockError,
     did_you_mean,
     nearest,
 )
+from helix_kernel.lock_differences import source_differences
+from helix_kernel.lock_record import Record, record_components
 from helix_kernel.needs import needs
 from helix_kernel.nesting import flatten, nest
 from helix_kernel.renames import untold
@@ -98,6 +101,31 @@ class SavedRun:
             raise IncompatibleCheckpointError(_refusal(self.path, refused))
         return list(dict.fromkeys(map(str, differences)))
 
+    def source_changes(
+        self, sections: Sequence[str] | None = None, *, kernel: Kernel | None = None
+    ) -> list[str]:
+        """Return what of the source is another than that which saved it, though of the same version.
+
+        Args:
+            sections: The sections of the config whose components count; all if left out.
+            kernel: What is installed; all plugins if left out.
+
+        Returns:
+            A line for each distribution, with its components that changed and what brings them back. Nothing
+            for a checkpoint from before source was recorded, or by a version that records it otherwise.
+        """
+        from helix_kernel.kernel import default_kernel
+
+        try:
+            saved = Record.from_dict(self.attributes.get("lock"))
+        except LockError:
+            return []
+        used = _uses(self._table(sections))
+        saved = saved.restricted(name for name in saved.components if name.rpartition("/")[2] in used)
+        kernel = kernel or default_kernel()
+        here = [c for c in kernel.components() if f"{c.kind}/{c.qualified}" in saved.components]
+        return list(map(str, source_differences(saved, record_components(here, kernel))))
+
     def weights(
         self, module: Any, which: Weights = "averaged", *, kernel: Kernel | None = None
     ) -> dict[str, Any]:
@@ -163,6 +191,8 @@ def open_run(
         run = _saved_run(path, accept_versions=accept_versions)
     if accepted := run.check(sections, kernel=kernel):
         _log.warning("%s is opened all the same: %s", path, "; ".join(accepted))
+    if changed := run.source_changes(sections, kernel=kernel):
+        _log.warning("%s was saved by other source, of the same version: %s", path, "; ".join(changed))
     return run
 
 

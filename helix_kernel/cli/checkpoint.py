@@ -62,7 +62,8 @@ def _print(checkpoint: Checkpoint, needed: list[Need]) -> None:
     attributes = dict(checkpoint.attributes)
     if "step" in attributes:
         print(f"step {attributes.pop('step')}")
-    attributes.pop("components", None)
+    for told_above in ("components", "lock"):  # --json gives the digests of the source, too
+        attributes.pop(told_above, None)
     config = attributes.pop("config", {})
     if needed:
         print()

@@ -11,6 +11,7 @@ import attrs
 
 from helix_kernel import load_config
 from helix_kernel.errors import HelixError, InputError
+from helix_kernel.lock import load_locked
 from helix_kernel.restore import OpenedModel, SavedRun, Weights, open_model
 
 if TYPE_CHECKING:
@@ -19,8 +20,19 @@ if TYPE_CHECKING:
     from helix_train.evaluation import Evaluation
 
 
+_FREE_OF_LOCKS = ("trainer.out", "trainer.resume", "trainer.accept_versions")
+"""Options that say where a run writes and what it goes on from, which a lock leaves to each call."""
+
+
 def train(
-    file: str, /, *overrides: str, dry_run: bool = False, verify_resume: bool = False, json: bool = False
+    file: str,
+    /,
+    *overrides: str,
+    dry_run: bool = False,
+    verify_resume: bool = False,
+    locked: bool = False,
+    lock: str | None = None,
+    json: bool = False,
 ) -> None:
     """Train what a config describes.
 
@@ -30,16 +42,21 @@ def train(
         dry_run: Take a few steps, write nothing, and say what the run will take: time, memory, disk.
         verify_resume: Train a few steps in one go and, beside it, killed and resumed, and compare; in a
             temporary folder.
+        locked: Refuse to run where the config or what serves it is not as ``helix config lock`` recorded.
+        lock: Hold to this lock instead of the one beside the config.
         json: Print one JSON object at the end.
     """
     if dry_run and verify_resume:
         raise InputError("--dry-run and --verify-resume are both given; leave one of them out")
+    holding = ["--lock", lock] if lock is not None else ["--locked"] if locked else []
+    if holding:
+        load_locked(file, overrides, lock=lock, free=_FREE_OF_LOCKS)
     if verify_resume:
         _verify_resume(file, overrides, as_json=json)
     elif dry_run:
         _dry_run(file, overrides, as_json=json)
     else:
-        _train(file, overrides, as_json=json)
+        _train(file, overrides, holding, as_json=json)
 
 
 def evaluate(
@@ -139,7 +156,7 @@ def generate(
     sys.stdout.buffer.write(b"\n")
 
 
-def _train(file: str, overrides: Sequence[str], *, as_json: bool) -> None:
+def _train(file: str, overrides: Sequence[str], holding: Sequence[str], *, as_json: bool) -> None:
     from helix_train.interruption import InterruptedRunError
     from helix_train.progress import Progress
 
@@ -149,7 +166,7 @@ def _train(file: str, overrides: Sequence[str], *, as_json: bool) -> None:
         result = trainer.fit(Progress())
     except InterruptedRunError as error:
         if trainer.ranks.is_first:
-            error.add_note(f"go on with: {_resuming(file, overrides, trainer.ranks.world_size)}")
+            error.add_note(f"go on with: {_resuming(file, overrides, holding, trainer.ranks.world_size)}")
         raise
     if not trainer.ranks.is_first:
         return
@@ -189,12 +206,12 @@ def _verify_resume(file: str, overrides: Sequence[str], *, as_json: bool) -> Non
         )
 
 
-def _resuming(file: str, overrides: Sequence[str], world_size: int) -> str:
+def _resuming(file: str, overrides: Sequence[str], holding: Sequence[str], world_size: int) -> str:
     """Return the command that goes on with a run, as a shell would take it."""
     if world_size > 1:
         return "the same torchrun command, with trainer.resume=true at its end"
     kept = [override for override in overrides if not override.startswith("trainer.resume=")]
-    return shlex.join(["helix", "train", file, *kept, "trainer.resume=true"])
+    return shlex.join(["helix", "train", file, *kept, "trainer.resume=true", *holding])
 
 
 def _measures(found: Evaluation) -> dict[str, Any]:

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 
 def provenance(config: Config, ops: Selection, data_fingerprint: str, device: torch.device) -> dict[str, Any]:
-    """Return what decides how a run goes: config, components, ops, data and environment."""
+    """Return what decides how a run goes: config, components and their source, ops, data, environment."""
     return {
         "config": config.to_dict(),
         "components": config.versions(),
+        "lock": config.record.as_dict(),
         "api": API_VERSION,
         "ops": ops.as_dict(),
         "data_fingerprint": data_fingerprint,
