@@ -28,6 +28,7 @@ COMMANDS = {
         "helix_kernel.cli.config_lock:lock",
         "Record what a config and all that serves it are, for --locked",
     ),
+    ("config", "init"): ("helix_kernel.cli.config_init:init", "Write a config to begin with, and its schema"),
     ("config", "schema"): ("helix_kernel.cli.config:schema", "Print the JSON Schema of configs, for editors"),
     ("doctor",): ("helix_kernel.cli.doctor:doctor", "Say what this machine has, and what is wrong with it"),
     ("new",): ("helix_kernel.cli.new:new", "Write a distribution for a component of your own"),
