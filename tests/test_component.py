@@ -8,6 +8,7 @@ import attrs
 import pytest
 
 from helix_kernel import Component, Kind, option
+from helix_kernel.component import reads_version
 from helix_kernel.errors import ArgumentError, ConfigError, Problem, did_you_mean, nearest
 from helix_kernel.options import Bounds
 
@@ -36,6 +37,38 @@ class TestComponent:
         described = Component(name="x", target="a:b", aliases=["y"], deprecated={"z": "1"}, provider="p")
         assert described.names == ("x", "y", "z")
         assert described.qualified == "p:x"
+
+
+class TestVersions:
+    @pytest.mark.parametrize(
+        ("reads", "saved", "installed", "expected"),
+        [
+            (">=0.1", "0.1.0", "0.2.0", True),
+            (">=0.1", "0.2.0", "0.2.0", False),
+            (">=0.1", "0.3.0", "0.2.0", False),
+            (">=0.2", "0.1.9", "0.3.0", False),
+            (">=0.1,!=0.1.3", "0.1.3", "0.2.0", False),
+            ("", "0.1.0", "0.2.0", False),
+            (">=0.1", "unknown", "0.2.0", False),
+        ],
+    )
+    def test_only_older_versions_that_are_declared_are_read(self, reads, saved, installed, expected):
+        assert reads_version(reads, saved, installed) is expected
+
+    def test_upgrades_run_in_the_order_of_versions_from_the_saved_to_the_installed(self):
+        steps = {"0.10": "a:ten", "0.2": "a:two", "0.9": "a:nine", "0.11": "a:later"}
+        part = Component(name="x", target="a:b", version="0.10.1", reads=">=0.1", upgrades=steps)
+        assert part.upgrades_from("0.1") == ["a:two", "a:nine", "a:ten"]
+        assert part.upgrades_from("0.9") == ["a:ten"]
+        assert part.upgrades_from("0.10.1") == []
+
+    def test_upgrades_without_the_versions_that_they_begin_with_are_refused(self):
+        with pytest.raises(ArgumentError, match="'x': upgrades without reads"):
+            Component(name="x", target="a:b", upgrades={"0.2": "a:two"})
+
+    def test_an_upgrade_is_a_module_and_a_function(self):
+        with pytest.raises(ArgumentError, match="'x': upgrades='two' is not"):
+            Component(name="x", target="a:b", reads=">=0.1", upgrades={"0.2": "two"})
 
 
 def test_a_kind_has_a_hook():

@@ -51,8 +51,11 @@ def _run(arguments: list[str]) -> int:
     return run(arguments)
 
 
-def _plainly(message: Warning | str, *_where: object) -> str:
+def _plainly(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
     """Format a warning for those who run commands: what it says, and not the line of code that says it."""
+    del category, filename, lineno, line
     return f"warning: {message}\n"
 
 
