@@ -19,7 +19,9 @@ exclude_patterns = ["_build", "examples/*/**"]  # an example's own README is rea
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_block"]
 myst_heading_anchors = 4
 myst_links_external_new_tab = False
-suppress_warnings = ["myst.xref_ambiguous"]
+suppress_warnings = [
+    "ref.python"
+]  # annotations name classes without their modules, and two are called Sample
 
 # Docstrings.
 default_role = "code"  # docstrings say `name` where reStructuredText would have ``name``

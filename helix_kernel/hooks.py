@@ -24,6 +24,7 @@ CORE_KINDS = (
         name="backend",
         plural="backends",
         summary="Implementations of ops for a type of device",
+        suite="helix_kernel.testing.backends:BackendSuite",
         template="helix_kernel.new:templates/backend",
     ),
     Kind(
@@ -108,7 +109,7 @@ class HookSpecs:
 
     @_hookspec
     def helix_losses(self) -> Sequence[Component]:
-        """Return losses: targets that build an ``nn.Module`` of (prediction, target, *, mask)."""
+        """Return losses: targets that build an ``nn.Module`` of ``(prediction, target, *, mask)``."""
         raise NotImplementedError
 
     @_hookspec

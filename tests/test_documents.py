@@ -21,9 +21,20 @@ PAGES = [
     ),
 ]
 # Walks of more than ten seconds: they compile, or run the suites of many components.
-SLOW: set[str] = set()
+SLOW = {
+    f"docs/how-to/write-{what}.md"
+    for what in (
+        "a-backend",
+        "a-layer",
+        "a-loss",
+        "a-modality",
+        "a-memory-tier",
+        "an-optimizer",
+        "a-scheduling-policy",
+    )
+} | {"docs/how-to/own-kind.md", "docs/how-to/test-a-plugin.md", "docs/how-to/ship-a-plugin.md"}
 # Blocks that no test runs, by page; each has its reason beside it in the page.
-NOT_RUN = {"helix-cpu/README.md": 1}
+NOT_RUN = {"docs/how-to/ship-a-plugin.md": 1, "helix-cpu/README.md": 1}
 
 
 def name(page: Path) -> str:

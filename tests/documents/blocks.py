@@ -15,6 +15,7 @@ _BLOCK = re.compile(
     r"^(?P<fence>`{3,})(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=fence)[ ]*$",
     flags=re.DOTALL | re.MULTILINE,
 )
+_FENCED = re.compile(r"^(?P<fence>`{3,})[^\n]*\n.*?^(?P=fence)[ ]*$", flags=re.DOTALL | re.MULTILINE)
 _PATH = re.compile(r"# (?P<path>[\w./-]+\.(?:py|toml|md|yml|cpp|cfg|txt))\n")
 
 
@@ -63,6 +64,11 @@ def blocks(page: Path) -> list[Block]:
         for found in _BLOCK.finditer(text)
         if not found["language"].startswith("{")
     ]
+
+
+def without_blocks(text: str) -> str:
+    """Return a page's text without its blocks of code."""
+    return _FENCED.sub("", text)
 
 
 def commands(block: Block) -> list[tuple[str, str]]:

@@ -33,7 +33,14 @@ ROOT = Path(__file__).parent.parent.parent
 PROSE = "It was the best of times, it was the worst of times. "
 TOOLS = ("python", "pytest", "ruff", "mypy")
 # What a reader's `helix train` has beside what a page shows: a model and a run as small as they come.
-SMALL = ("model.d_model=8", "model.n_layers=1", "data.seq_len=16", "data.batch_size=2", "trainer.steps=3")
+SMALL = (
+    "model.d_model=8",
+    "model.n_layers=1",
+    "data.seq_len=16",
+    "data.batch_size=2",
+    "data.validation_fraction=0.01",
+    "trainer.steps=3",
+)
 # What a part of a config is completed with, option by option.
 REST: dict[str, dict[str, object]] = {
     "model": {"use": "language-model", "d_model": 16, "n_layers": 1, "mixer": {"use": "mamba"}},
@@ -59,7 +66,7 @@ class Walk:
         self._names: dict[str, object] = {"__name__": "page"}
         self._search: list[str] = []
         (folder / "books").mkdir()
-        (folder / "books/one.txt").write_text(PROSE * 80)
+        (folder / "books/one.txt").write_text(PROSE * 100)
         (folder / "raw").mkdir()
         with gzip.open(folder / "raw/one.jsonl.gz", "wt") as file:
             file.writelines(json.dumps({"text": f"{n}. {PROSE}"}) + "\n" for n in range(50))
@@ -122,6 +129,7 @@ class Walk:
             )
         elif name == "cd":
             self.folder = self.folder / rest[0]
+            os.chdir(self.folder)  # for the rest of the block
         elif name == "pip":
             self._install(rest)
         elif name == "make":
@@ -181,7 +189,8 @@ class Walk:
             [sys.executable, *words],
             env=environment,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",  # what a model generates need not be text
             check=False,
         )
 
