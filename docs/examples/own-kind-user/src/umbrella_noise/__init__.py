@@ -1,0 +1,1 @@
+"""An augmentation of the kind that acme-augment brings."""

@@ -1,0 +1,1 @@
+"""Augmentations of training batches: the kind `augmentation`, and a dataset that applies one."""
