@@ -24,8 +24,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Collect the suites in place of the tests that pytest would have found by itself."""
     if config.getoption("--helix-provider"):
-        named = config.args_source is config.ArgsSource.ARGS
-        config.args = [*(config.args if named else []), str(_CASES)]
+        named = config.args if config.args_source is config.ArgsSource.ARGS else []
+        some_of_them = any(_CASES.name in argument for argument in named)  # by their ids, to run them again
+        config.args = [*named, *([] if some_of_them else [str(_CASES)])]
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:

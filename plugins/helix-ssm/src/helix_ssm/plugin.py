@@ -99,6 +99,7 @@ def helix_layers() -> list[Component]:
             target="helix_ssm.layers.attention:Attention",
             config="helix_ssm.config.attention:AttentionConfig",
             summary="Softmax attention with grouped queries, rotary positions, sliding window and KV cache",
+            examples=({}, {"causal": False}),
         ),
         Component(
             name="gated-deltanet",
@@ -111,18 +112,21 @@ def helix_layers() -> list[Component]:
             target="helix_ssm.layers.moe:MoE",
             config="helix_ssm.config.composite:MoEConfig",
             summary="Sparse mixture of experts that drops no token, with balance and z losses",
+            examples=({"n_experts": 4},),
         ),
         Component(
             name="bidirectional",
             target="helix_ssm.layers.bidirectional:Bidirectional",
             config="helix_ssm.config.composite:BidirectionalConfig",
             summary="Two causal layers as one that looks both ways (Schuster and Paliwal 1997)",
+            examples=({}, {"mixer": {"use": "attention"}, "combine": "concat", "share": True}),
         ),
         Component(
             name="reversible",
             target="helix_ssm.layers.reversible:Reversible",
             config="helix_ssm.config.composite:ReversibleConfig",
             summary="Two-stream stack whose backward pass computes its activations back (Gomez et al. 2017)",
+            examples=({}, {"n_layers": 1, "mixer": {"use": "bidirectional"}}),
         ),
         Component(
             name="multi-hybrid",
@@ -159,18 +163,31 @@ def helix_layers() -> list[Component]:
             target="helix_ssm.layers.language_model:LanguageModel",
             config="helix_ssm.config.models:LanguageModelConfig",
             summary="Next-token model: embedding, residual blocks of any mixer, norm, head",
+            examples=(
+                {"n_layers": 2, "mixer": {"use": "mamba"}, "channel": {"use": "mlp"}, "vocab_size": 17},
+                {
+                    "pattern": [{"use": "attention"}, {"use": "mlp"}],
+                    "vocab_size": 17,
+                    "tie_embeddings": False,
+                },
+            ),
         ),
         Component(
             name="span-infiller",
             target="helix_ssm.layers.span_infiller:SpanInfiller",
             config="helix_ssm.config.models:SpanInfillerConfig",
             summary="Model that fills in blanks from both sides, in blocks of any mixer",
+            examples=({"n_layers": 1, "mixer": {"use": "mamba"}, "vocab_size": 17},),
         ),
         Component(
             name="classifier",
             target="helix_ssm.layers.classifier:Classifier",
             config="helix_ssm.config.models:ClassifierConfig",
             summary="Model that tells the class of a sequence: blocks of any mixer, pooling, head",
+            examples=tuple(
+                {"n_layers": 1, "mixer": {"use": "mamba"}, "vocab_size": 17, "pooling": pooling}
+                for pooling in ("last", "attention")
+            ),
         ),
     ]
 

@@ -1,0 +1,17 @@
+"""The suite of layers passes sound layers and catches each planted fault by the case that is meant for it."""
+
+from __future__ import annotations
+
+import pytest
+from planted import layers
+from planted.faults import check, component_of, passes
+
+
+@pytest.mark.parametrize("fault", layers.FAULTS, ids=str)
+def test_a_planted_fault_is_caught_and_explained(fault):
+    check("layer", fault)
+
+
+def test_a_sound_layer_passes_every_case():
+    reports = passes("layer", component_of(layers.LeakySum))
+    assert len(reports) > 25
