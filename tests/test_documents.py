@@ -32,7 +32,12 @@ SLOW = {
         "an-optimizer",
         "a-scheduling-policy",
     )
-} | {"docs/how-to/own-kind.md", "docs/how-to/test-a-plugin.md", "docs/how-to/ship-a-plugin.md"}
+} | {
+    "docs/tutorials/first-run.md",
+    "docs/how-to/own-kind.md",
+    "docs/how-to/test-a-plugin.md",
+    "docs/how-to/ship-a-plugin.md",
+}
 # Blocks that no test runs, by page; each has its reason beside it in the page.
 NOT_RUN = {"docs/how-to/ship-a-plugin.md": 1, "helix-cpu/README.md": 1}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from generated_pages.markdown import anchor, code, table
@@ -59,7 +60,7 @@ def kind_page(kind: Kind, components: Sequence[Component]) -> str:
     parts = [
         f"(kind-{anchor(kind.name)})=\n# {kind.name.replace('_', ' ').capitalize()}",
         f"{kind.summary}.",
-        table(("", ""), [(name, value) for name, value in facts if value]),
+        "\n".join(f"- {name}: {value}" for name, value in facts if value),
         *(component_section(component) for component in components),
     ]
     if not components:
@@ -90,6 +91,11 @@ def component_section(component: Component) -> str:
 
 def option_row(option: Option) -> tuple[str, str, str, str]:
     """Return name, allowed values, default and description of an option."""
-    bounds = f", {code(option.bounds)}" if option.bounds else ""
+    bounds = f" {option.bounds}" if option.bounds else ""
     default = "required" if option.required else code(option.default)
-    return code(option.name), code(describe(option.type)) + bounds, default, option.help
+    return code(option.name), _plain(describe(option.type) + bounds), default, option.help
+
+
+def _plain(words: str) -> str:
+    """Return words as they are, though they hold signs that Markdown would take for its own."""
+    return re.sub(r"([\\`*_<>\[\]{}$])", r"\\\1", words)

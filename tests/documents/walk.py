@@ -146,7 +146,7 @@ class Walk:
 
     def _run_helix(self, words: list[str], *, exactly: bool) -> str:
         target = words.index(">") if ">" in words else len(words)
-        small = () if exactly or words[0] != "train" else SMALL
+        small = () if exactly or words[0] != "train" or "--locked" in words else SMALL
         code, out, error = self._helix(*words[:target], *small)
         may_differ = words[:1] == ["diff"] or words[:2] == ["checkpoint", "diff"]
         assert code == 0 or may_differ, f"helix {shlex.join(words)}: {error}"
