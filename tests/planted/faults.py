@@ -59,7 +59,7 @@ def passes(kind: str, component: Component) -> Sequence[pytest.TestReport]:
     return reports
 
 
-def component_of(target: Callable[..., Any], **fields: Any) -> Component:
+def component_of(target: Callable[..., Any], /, **fields: Any) -> Component:
     """Describe a class or function at the top of a module."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", target.__name__).lower().replace("_", "-")
     where = f"{target.__module__}:{target.__qualname__}"

@@ -1,0 +1,33 @@
+"""The suites of declarations catch each planted fault by the case that is meant for it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from planted import manifests
+from planted.faults import component_of, manifest_of, run_manifest
+
+
+@pytest.mark.parametrize("fault", manifests.FAULTS, ids=str)
+def test_a_planted_fault_is_caught_and_explained(fault):
+    component = component_of(fault.target, **fault.component)
+    name = f"component-layer-{component.name}"
+    (report,) = run_manifest(manifest_of({"layer": [component]}), name, fault.case)
+    assert report.failed
+    assert re.search(fault.message, report.longreprtext), report.longreprtext
+
+
+def test_a_component_without_summary_is_named():
+    component = component_of(manifests.TargetIsMissing, summary=" ")
+    (report,) = run_manifest(
+        manifest_of({"layer": [component]}), "manifest-planted", "test_every_component_has_a_summary"
+    )
+    assert "no summary, which `helix components` shows: layer target-is-missing" in report.longreprtext
+
+
+def test_a_manifest_that_does_not_load_says_why():
+    component = component_of(manifests.TargetIsMissing)
+    twice = manifest_of({"layer": [component, component]})
+    (report,) = run_manifest(twice, "manifest-planted", "test_it_loads")
+    assert "it offers the layer 'target-is-missing' twice" in report.longreprtext
