@@ -72,6 +72,17 @@ def write_file(path: Path, content: bytes) -> None:
         sync_descriptor(file.fileno())
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file so that whoever reads it finds the older or the newer one whole, even after a power cut.
+
+    Only one process at a time may write it.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    write_file(temporary, content)
+    temporary.replace(path)
+    _sync(path.parent)
+
+
 def sync_descriptor(descriptor: int) -> None:
     """Wait until the disk has what was written to an open file."""
     full = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: its fsync stops at the disk's own cache

@@ -74,7 +74,11 @@ def test_lines_come_as_often_as_asked_and_always_for_the_last_step(every, shown)
         update = Update("loss 1")
         update.step = step
         lines.update(update)
+    lines.validating(1, 2)
+    lines.validating(1, None)
     lines.evaluated(3, "1.5 held out")
     lines.close()
-    expected = ["a note", *(f"step {step}/3  loss 1" for step in shown), "step 3: 1.5 held out"]
+    told = ["measuring what is held out: 1 of 2 batches", "measuring what is held out: 1 batches"]
+    steps = [f"step {step}/3  loss 1" for step in shown]
+    expected = ["a note", *steps, *(told if every == 0 else []), "step 3: 1.5 held out"]
     assert stream.getvalue().splitlines() == expected

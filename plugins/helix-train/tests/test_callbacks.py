@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import math
@@ -11,11 +12,12 @@ import pytest
 import torch
 
 from helix_kernel.checkpoint import load
-from helix_kernel.errors import ArgumentError, HelixError
+from helix_kernel.errors import ArgumentError, DataError, HelixError
 from helix_kernel.nesting import flatten
 from helix_kernel.restore import open_model
 from helix_train.callbacks.lr_finder import steepest
 from helix_train.evaluation import evaluate_dataset
+from helix_train.interruption import InterruptedRunError
 from helix_train.progress import Progress
 
 DRAWING = {"model.use": "noisy", "model.dropout": 0.3, "data.draws": True, "optimizer.lr": 1e-2}
@@ -42,6 +44,12 @@ def state(out, step):
 
 def events(out):
     return [json.loads(line) for line in (Path(out) / "events.jsonl").read_text().splitlines()]
+
+
+def losses(out):
+    """Return what the logger csv has written."""
+    with (out / "metrics.csv").open(newline="") as file:
+        return [(row["step"], row["loss"]) for row in csv.DictReader(file)]
 
 
 def spoil(trained, steps, factor=math.nan):
@@ -91,12 +99,12 @@ def test_a_run_that_is_resumed_equals_one_that_is_not_to_the_bit(trainer, tmp_pa
     assert metrics[0] == metrics[1]
 
 
-def kill_after(trained, step):
+def kill_after(trained, step, *, reseeds=0):
     """Train as far as a killed process would."""
     after_step = trained._after_step
 
     def die(*values):
-        if trained.step > step:
+        if trained.step > step and trained._batches.reseeds == reseeds:
             raise KeyboardInterrupt
         after_step(*values)
 
@@ -210,6 +218,21 @@ class TestEarlyStopping:
         assert "validation_loss was best at step 2" in shown
         assert trained.step == 8
         assert state(trained.out, 8)["step"] == 8
+        (event,) = events(trained.out)
+        assert (event["step"], event["event"]) == (8, "ended")
+        assert event["text"].startswith("early-stopping ends the run: validation_loss was best at step 2")
+
+    def test_what_the_very_last_validation_says_is_told_too(self, trainer):
+        stopping = {"use": "early-stopping", "patience": 1}
+        changes = {"optimizer.lr": 0.0, "trainer.steps": 4, "trainer.validate_every": 2}
+        changes["trainer.callbacks"] = [stopping]
+        broken = trainer(changes)
+        broken.model.register_forward_hook(lambda *_: broken.interrupt(15) if broken.step == 4 else None)
+        broken.dataset.batch_size = 1
+        with pytest.raises(InterruptedRunError):  # in the validation after the last step
+            fit(broken)
+        assert "early-stopping ends the run" in fit(trainer({**changes, "trainer.resume": True}))
+        assert [event["event"] for event in events(broken.out)] == ["ended"]
 
     def test_it_needs_validations(self, trainer):
         with pytest.raises(ArgumentError, match=r"early-stopping goes by validations.*validate_every=0"):
@@ -270,6 +293,59 @@ class TestSpikeGuard:
             "trainer.resume": str(trained.out / "checkpoints/step-00000008"),
         }
         assert_equal_after_resume(trainer, again, tmp_path, saved)
+
+    def test_a_run_that_is_killed_after_a_rollback_goes_on_with_the_same_other_data(self, trainer, tmp_path):
+        changes = {
+            **DRAWING,
+            "trainer.steps": 9,
+            "trainer.checkpoint_every": 4,
+            "trainer.callbacks": [GUARD | {"max_rollbacks": 2}, {"use": "ema"}],
+            "trainer.loggers": [{"use": "csv"}],
+        }
+
+        def spoilt(out, **more):
+            trained = trainer({**changes, "trainer.out": str(tmp_path / out), **more})
+            spoil(trained, lambda run: run.step >= 5 and run._batches.reseeds < 2)
+            return trained
+
+        fit(spoilt("whole"))
+        broken = spoilt("broken")
+        kill_after(broken, 5, reseeds=2)
+        fit(spoilt("broken", **{"trainer.resume": True}))
+        assert state(tmp_path / "broken", 8)["data"]["reseeds"] == 2
+        assert_equal(state(tmp_path / "whole", 9), state(tmp_path / "broken", 9))
+        lines = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "broken")]
+        assert lines[0] == lines[1]
+        assert losses(tmp_path / "whole") == losses(tmp_path / "broken")
+
+    def test_what_a_rollback_undid_no_logger_keeps_though_the_run_then_fails(self, trainer):
+        trained = trainer(
+            {
+                "trainer.steps": 9,
+                "trainer.checkpoint_every": 4,
+                "trainer.callbacks": [GUARD],
+                "trainer.loggers": [{"use": "csv"}],
+            }
+        )
+        spoil(trained, lambda run: run.step >= 5 or run._batches.reseeds)
+        with pytest.raises(HelixError, match="after 1 rollbacks"):
+            fit(trained)
+        assert [step for step, _ in losses(trained.out)] == ["1", "2", "3", "4"]
+
+    def test_what_an_earlier_run_remembers_of_a_rollback_is_no_concern_of_the_next(self, trainer):
+        trained = trainer({"trainer.checkpoint_every": 2})
+        trained.out.mkdir()
+        (trained.out / "rollback.json").write_text('{"step": 2, "reseeds": 1}')
+        kill_after(trained, 2)
+        fit(trainer({"trainer.resume": True}))
+        assert int(state(trained.out, 6)["data"]["reseeds"]) == 0
+
+    def test_a_damaged_memory_of_a_rollback_is_said_so(self, trainer):
+        trained = trainer()
+        trained.out.mkdir()
+        (trained.out / "rollback.json").write_text("nonsense")
+        with pytest.raises(DataError, match=r"rollback\.json is damaged; remove it"):
+            fit(trained)
 
     def test_without_a_checkpoint_there_is_nothing_to_go_back_to(self, trainer):
         trained = trainer({"trainer.callbacks": [GUARD]})

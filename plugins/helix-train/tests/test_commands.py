@@ -68,8 +68,15 @@ class TestTrain:
         assert found["step"] == 3
         assert found["bits_per_byte"] == last["validation_bits_per_byte"]
         assert Path(found["checkpoint"]) == tmp_path / "run/checkpoints/step-00000003"
-        assert all(Path(found[key]).exists() for key in ("checkpoint", "metrics", "plot"))
+        assert all(Path(found[key]).exists() for key in ("checkpoint", "metrics", "report", "plot"))
         assert "step 3/3" in err
+
+    def test_without_matplotlib_the_report_alone_is_named(self, helix, config, monkeypatch):
+        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+        _, out, _ = helix("train", config, "trainer.steps=1")
+        lines = dict(line.split(maxsplit=1) for line in out.decode().splitlines())
+        assert "plot" not in lines
+        assert "<svg" in Path(lines["report"]).read_text()
 
     def test_without_json_it_prints_the_same_for_people(self, helix, config, tmp_path):
         _, out, _ = helix("train", config, "data.n_held_out=0")

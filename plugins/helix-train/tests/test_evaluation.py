@@ -13,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helix_kernel.errors import ArgumentError
-from helix_train.evaluation import Evaluation, _batches, evaluate, evaluate_dataset, evaluate_stream
+from helix_train.evaluation import (
+    Evaluation,
+    _batches,
+    evaluate,
+    evaluate_batches,
+    evaluate_dataset,
+    evaluate_stream,
+)
 
 
 class Watcher(torch.nn.Module):
@@ -245,3 +252,41 @@ def test_no_batches_are_no_evaluation():
 
 def test_a_dataset_that_holds_nothing_out_has_no_evaluation():
     assert evaluate_dataset(Watcher(), toy_lm.Data(n_held_out=1)) is None
+
+
+class TestWatching:
+    """Whoever watches hears of each batch before it is measured, and can end it all."""
+
+    DATA = np.arange(100, dtype=np.uint8)
+
+    @pytest.fixture
+    def model(self):
+        return toy_lm.Model()
+
+    def test_of_windows(self, model):
+        heard = []
+        evaluate(model, self.DATA, seq_len=10, batch_size=4, watch=lambda *told: heard.append(told))
+        assert heard == [(number, len(heard)) for number in range(len(heard))]
+        assert len(heard) == 5
+
+    def test_of_chunks(self, model):
+        heard = []
+        evaluate_stream(model, self.DATA, chunk_len=40, watch=lambda *told: heard.append(told))
+        assert heard == [(0, 3), (1, 3), (2, 3)]
+
+    @pytest.mark.parametrize(("form", "total"), [(list, 2), (iter, None)])
+    def test_of_given_batches_with_their_number_where_it_is_known(self, model, form, total):
+        batches = [SimpleNamespace(inputs=torch.zeros(1, 3).long(), targets=torch.zeros(1, 3).long())] * 2
+        heard = []
+        evaluate_batches(model, form(batches), watch=lambda *told: heard.append(told))
+        assert heard == [(0, total), (1, total)]
+
+    def test_what_it_raises_ends_the_measuring_and_leaves_the_model_training(self, model):
+        def end(done, total):
+            if done == 1:
+                raise KeyError("enough")
+
+        model.train()
+        with pytest.raises(KeyError, match="enough"):
+            evaluate(model, self.DATA, seq_len=10, batch_size=4, watch=end)
+        assert model.training

@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import io
 import signal
+import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from helix_kernel.checkpoint import Checkpoint, CheckpointManager
 from helix_kernel.errors import CheckpointError, DataError, HelixError
-from helix_train.interruption import InterruptedRunError, noticed_interruption
+from helix_train.interruption import InterruptedRunError, Interruption, noticed_interruption
 from helix_train.progress import Progress
 from helix_train.run_file import read_run_file
 
@@ -78,11 +80,88 @@ def test_a_second_ctrl_c_does_not_wait(trainer):
     assert steps(trained.out) == []
 
 
-def test_a_signal_in_the_last_step_only_ends_it(trainer):
-    trained = trainer()
+def test_a_signal_in_the_last_step_only_ends_it_where_nothing_is_measured_after_it(trainer):
+    trained = trainer({"data.n_held_out": 0})
     at_step(trained, 5, lambda: signal.raise_signal(signal.SIGTERM))
     fit(trained)
     assert steps(trained.out) == [6]
+
+
+@pytest.mark.parametrize("validate_every", [0, 3])
+def test_a_signal_in_the_last_validation_ends_it_and_a_resume_takes_it_up(trainer, tmp_path, validate_every):
+    changes = {"trainer.validate_every": validate_every, "data.n_held_out": 200}
+    fit(trainer({**changes, "trainer.out": str(tmp_path / "whole")}))
+    broken = {**changes, "trainer.out": str(tmp_path / "broken")}
+    trained = trainer(broken)
+    measured = []
+
+    def look(module, *_):
+        if trained.step == 6 and not module.training:
+            measured.append(trained.step)
+            if len(measured) == 2:
+                signal.raise_signal(signal.SIGTERM)
+
+    trained.model.register_forward_hook(look)
+    with pytest.raises(InterruptedRunError, match="interrupted after 6 of 6 steps"):
+        fit(trained)
+    assert len(measured) == 2
+    assert trained.model.training
+    assert steps(trained.out)[-1] == 6
+    assert read_run_file(trained.out).status == "interrupted"
+    fit(trainer({**broken, "trainer.resume": True}))
+    lines = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "broken")]
+    assert lines[0] == lines[1]
+    assert digests(tmp_path / "whole", 6) == digests(tmp_path / "broken", 6)
+
+
+def test_a_validation_that_is_not_the_last_is_not_cut_short_since_a_resume_would_lack_it(trainer, tmp_path):
+    changes = {"trainer.validate_every": 3}
+    fit(trainer({**changes, "trainer.out": str(tmp_path / "whole")}))
+    broken = {**changes, "trainer.out": str(tmp_path / "broken")}
+    trained = trainer(broken)
+    waiting = [signal.SIGTERM]
+
+    def look(module, *_):
+        if waiting and trained.step == 3 and not module.training:
+            signal.raise_signal(waiting.pop())
+
+    trained.model.register_forward_hook(look)
+    with pytest.raises(InterruptedRunError, match="interrupted after 4 of 6 steps"):
+        fit(trained)
+    fit(trainer({**broken, "trainer.resume": True}))
+    lines = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "broken")]
+    assert lines[0] == lines[1]
+
+
+def test_another_thread_can_end_a_run_as_a_signal_would(trainer):
+    trained = trainer()
+    at_step(trained, 2, lambda: trained.interrupt(signal.SIGINT))
+    with pytest.raises(InterruptedRunError, match="interrupted after 3 of 6 steps") as caught:
+        fit(trained)
+    assert caught.value.exit_code == 130
+    assert steps(trained.out) == [3]
+
+
+def test_a_program_that_exits_within_a_run_interrupts_it(trainer):
+    trained = trainer()
+    at_step(trained, 2, sys.exit)
+    with pytest.raises(SystemExit):
+        fit(trained)
+    assert read_run_file(trained.out).status == "interrupted"
+
+
+def test_the_config_of_a_run_is_whole_at_every_moment(trainer, monkeypatch):
+    fit(trainer({"trainer.steps": 2}))
+    trained = trainer({"trainer.steps": 3, "trainer.resume": True})
+    before = (trained.out / "config.toml").read_text()
+
+    def die(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("helix_kernel.checkpoint.durable.sync_descriptor", die)
+    with pytest.raises(HelixError, match="No space left on device"):
+        fit(trained)
+    assert (trained.out / "config.toml").read_text() == before
 
 
 def test_a_signal_while_validating_or_saving_is_taken_at_the_next_step(trainer, monkeypatch):
@@ -104,13 +183,14 @@ def test_outside_the_main_thread_no_signal_is_caught():
     found = []
 
     def enter():
-        with noticed_interruption() as interruption:
-            found.append(interruption.signum)
+        before = signal.getsignal(signal.SIGINT)
+        with noticed_interruption(Interruption()):
+            found.append(signal.getsignal(signal.SIGINT) is before)
 
     thread = threading.Thread(target=enter)
     thread.start()
     thread.join()
-    assert found == [0]
+    assert found == [True]
 
 
 def test_a_disk_that_is_full_of_checkpoints_leaves_the_last_one_whole(trainer, monkeypatch):
@@ -206,6 +286,34 @@ def test_a_step_that_takes_more_memory_than_there_is_says_what_takes_less(traine
 
     at_step(trained, 1, out_of_memory)
     with pytest.raises(HelixError, match=r"more memory than the device has .*lower data\.batch_size"):
+        fit(trained)
+
+
+def test_memory_of_the_cpu_that_runs_out_is_told_as_that_of_a_gpu_is(trainer):
+    trained = trainer()
+    at_step(trained, 1, lambda: torch.empty(2**60, dtype=torch.uint8))
+    with pytest.raises(
+        HelixError, match=r"more memory than the device has \(.*lower data\.batch_size"
+    ) as caught:
+        fit(trained)
+    assert "enforce fail" not in str(caught.value)
+    assert read_run_file(trained.out).status == "failed"
+
+
+def test_memory_that_numpy_lacks_is_told_so_too(trainer):
+    trained = trainer()
+    at_step(trained, 1, lambda: np.empty(2**60, dtype=np.uint8))
+    with pytest.raises(HelixError, match="more memory than the device has"):
+        fit(trained)
+
+
+def test_an_error_of_the_program_itself_stays_what_it_is(trainer):
+    def fail():
+        raise RuntimeError("shapes do not match")
+
+    trained = trainer()
+    at_step(trained, 1, fail)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
         fit(trained)
 
 

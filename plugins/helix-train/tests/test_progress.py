@@ -96,6 +96,18 @@ class TestPlainLines:
         steps = [line.split()[1] for line in shown.getvalue().splitlines()]
         assert steps == ["1/12", "6/12", "11/12", "12/12"]
 
+    def test_a_validation_that_takes_long_shows_how_far_it_is(self, clock):
+        shown = io.StringIO()
+        plain = Progress(shown, every=5.0)
+        plain.begin(step=3, steps=6)
+        for done in range(4):
+            clock.now += 2
+            plain.validating(done, 4 if done < 3 else None)
+        assert shown.getvalue().splitlines() == [
+            "step 3: measuring what is held out: 0 of 4 batches",
+            "step 3: measuring what is held out: 3 batches",
+        ]
+
     def test_they_hold_no_control_sequences(self, clock):
         shown = io.StringIO()
         plain = Progress(shown, every=0)

@@ -418,7 +418,8 @@ def test_only_a_mean_over_bytes_is_told_in_bits(trainer, changes, in_bits):
 def test_a_missing_picture_is_said_with_the_command_that_mends_it(trainer, progress, monkeypatch):
     monkeypatch.setattr(helix_train.reporting, "draw_loss_curve", lambda records, path: None)
     assert trainer({"trainer.steps": 1}).fit(progress).plot is None
-    assert "pip install 'helix-train[plot]'" in progress.stream.getvalue()
+    shown = progress.stream.getvalue()
+    assert "report.html shows the loss curve; for loss.png too: pip install 'helix-train[plot]'" in shown
 
 
 def test_the_run_says_what_it_trains_on_what(trainer, progress):

@@ -37,6 +37,14 @@ class Lines:
             self._shown = now
             self.note(f"step {update.step}/{self._steps}  {update}")
 
+    def validating(self, done: int, total: int | None) -> None:
+        """Write how far a validation is, unless something was written just now."""
+        now = time.monotonic()
+        if now - self._shown >= self._every:
+            self._shown = now
+            of = "" if total is None else f" of {total}"
+            self.note(f"measuring what is held out: {done}{of} batches")
+
     def evaluated(self, step: int, text: str) -> None:
         """Write what was found on held-out data."""
         self.note(f"step {step}: {text}")

@@ -177,7 +177,8 @@ def _train(file: str, overrides: Sequence[str], holding: Sequence[str], *, as_js
             **{name: measured[name] for name in ("bits_per_byte", "accuracy") if name in measured},
             "checkpoint": str(result.checkpoint),
             "metrics": str(result.metrics),
-            "plot": str(result.plot) if result.plot else None,
+            "report": str(result.report),
+            **({"plot": str(result.plot)} if result.plot else {}),
         },
         as_json=as_json,
     )

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import attrs
 import torch
 
-from helix_train.failures import disk_free, state_size, told_failures
+from helix_train.checkpoint_size import checkpoint_size
+from helix_train.failures import disk_free, told_failures
 from helix_train.report.numbers import amount, duration
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def dry_run(trainer: Trainer, *, steps: int = 5) -> Forecast:
         flops = trainer.count_flops()
         trainer.model.train()
         seconds = statistics.median([_timed_step(trainer, number) for number in range(steps)][1:])
-    size = state_size(trainer.state())
+    size = checkpoint_size(trainer.state(), trainer.model, trainer.optimizer)
     left = max(0, trainer.steps - (trainer.start.step if trainer.start else 0))
     parameters = list(trainer.model.parameters())
     return Forecast(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sized
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import numpy as np
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
+
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -68,8 +72,17 @@ class Evaluation:
         return f"loss {self.loss:.4f}"
 
 
+Watch = Callable[[int, int | None], None]
+"""Is told before each batch how many were measured, and of how many where that is known."""
+
+
 def evaluate_dataset(
-    model: torch.nn.Module, dataset: Any, *, chunk_len: int = 0, metrics: Metrics | None = None
+    model: torch.nn.Module,
+    dataset: Any,
+    *,
+    chunk_len: int = 0,
+    metrics: Metrics | None = None,
+    watch: Watch | None = None,
 ) -> Evaluation | None:
     """Measure a model on what a dataset holds out.
 
@@ -79,6 +92,7 @@ def evaluate_dataset(
             ``tokens_per_byte`` where its tokens are no bytes, None where they are no text.
         chunk_len: Read all in one pass, so many tokens at a time; 0: in windows of the dataset's.
         metrics: What to measure besides the loss.
+        watch: Hears how far it is; what it raises ends the measuring.
 
     Returns:
         None where nothing is held out.
@@ -89,14 +103,14 @@ def evaluate_dataset(
     metrics = Metrics() if metrics is None else metrics
     metrics.begin(dataset)
     if not hasattr(dataset, "evaluation_batches"):
-        found = _evaluate_text(model, dataset, chunk_len, metrics)
+        found = _evaluate_text(model, dataset, chunk_len, metrics, watch)
     elif chunk_len:
         raise ArgumentError(
             f"--stream: {type(dataset).__name__} brings batches of its own to be measured on, which are no "
             "one text to read in a pass; leave --stream out"
         )
     else:
-        found = evaluate_batches(model, dataset.evaluation_batches(), metrics=metrics)
+        found = evaluate_batches(model, dataset.evaluation_batches(), metrics=metrics, watch=watch)
     if found is None:
         return None
     tokens_per_byte = getattr(dataset, "tokens_per_byte", 1.0)
@@ -110,6 +124,7 @@ def evaluate(
     seq_len: int,
     batch_size: int,
     metrics: Metrics | None = None,
+    watch: Watch | None = None,
 ) -> Evaluation:
     """Predict every held-out token but the first once, in overlapping windows.
 
@@ -122,6 +137,7 @@ def evaluate(
         seq_len: Length of a window.
         batch_size: Windows in one forward pass.
         metrics: Sees every prediction that is scored.
+        watch: See `evaluate_dataset`.
 
     Raises:
         ArgumentError: A number is out of range, or there is no token to predict.
@@ -129,7 +145,8 @@ def evaluate(
     _check(len(held_out), seq_len=seq_len, batch_size=batch_size)
     total, count = 0.0, 0
     with _measuring(model) as device:
-        for ids, targets, scored in _batches(held_out, seq_len, batch_size):
+        batches = _batches(held_out, seq_len, batch_size)
+        for ids, targets, scored in _watched(batches, watch, _n_batches(len(held_out), seq_len, batch_size)):
             logits = model(ids.to(device))
             losses = _losses(logits, targets)
             total += float(losses[scored].sum())
@@ -140,7 +157,12 @@ def evaluate(
 
 
 def evaluate_stream(
-    model: Any, held_out: NDArray[np.integer], *, chunk_len: int, metrics: Metrics | None = None
+    model: Any,
+    held_out: NDArray[np.integer],
+    *,
+    chunk_len: int,
+    metrics: Metrics | None = None,
+    watch: Watch | None = None,
 ) -> Evaluation:
     """Predict every held-out token but the first from everything before it, in one pass.
 
@@ -152,6 +174,7 @@ def evaluate_stream(
         held_out: Tokens (n,), such as bytes in uint8, at least 2.
         chunk_len: Tokens read at a time; changes no result but for rounding.
         metrics: Sees every prediction.
+        watch: See `evaluate_dataset`.
 
     Raises:
         ArgumentError: The model cannot stream, the number is out of range, or there is no token to
@@ -163,7 +186,8 @@ def evaluate_stream(
     total = 0.0
     with _measuring(model) as device:
         state = model.init_state(1, device=device)
-        for start in range(0, n_targets, chunk_len):
+        starts = range(0, n_targets, chunk_len)
+        for start in _watched(starts, watch, len(starts)):
             chunk = held_out[start : min(start + chunk_len, n_targets) + 1].astype(np.int64)
             ids = torch.from_numpy(chunk).unsqueeze(0)
             logits, state = model.extend(ids[:, :-1].to(device), state)
@@ -174,7 +198,11 @@ def evaluate_stream(
 
 
 def evaluate_batches(
-    model: torch.nn.Module, batches: Iterable[Any], *, metrics: Metrics | None = None
+    model: torch.nn.Module,
+    batches: Iterable[Any],
+    *,
+    metrics: Metrics | None = None,
+    watch: Watch | None = None,
 ) -> Evaluation | None:
     """Measure a model on the targets of given batches.
 
@@ -184,6 +212,7 @@ def evaluate_batches(
         batches: Each has ``inputs`` (B, L) and ``targets`` (B, L) or (B,), and perhaps ``mask``, bool in the
             targets' shape: which of them count; and ``input_mask``, see `helix_train.objective.Examples`.
         metrics: Sees every prediction whose target counts.
+        watch: See `evaluate_dataset`.
 
     Returns:
         None where there is no target that counts.
@@ -191,7 +220,7 @@ def evaluate_batches(
     total, count, n_right = 0.0, 0, 0
     of_rows = False
     with _measuring(model) as device:
-        for batch in batches:
+        for batch in _watched(batches, watch, len(batches) if isinstance(batches, Sized) else None):
             examples = Examples.of(batch, device)
             logits = predict(model, examples)
             kept = ... if examples.mask is None else examples.mask.cpu()
@@ -209,15 +238,22 @@ def evaluate_batches(
 
 
 def _evaluate_text(
-    model: torch.nn.Module, dataset: Any, chunk_len: int, metrics: Metrics
+    model: torch.nn.Module, dataset: Any, chunk_len: int, metrics: Metrics, watch: Watch | None
 ) -> Evaluation | None:
     held_out = dataset.held_out()
     if len(held_out) < 2:
         return None
     if chunk_len:
-        return evaluate_stream(model, held_out, chunk_len=chunk_len, metrics=metrics)
+        return evaluate_stream(model, held_out, chunk_len=chunk_len, metrics=metrics, watch=watch)
     sizes = {"seq_len": dataset.seq_len, "batch_size": dataset.batch_size}
-    return evaluate(model, held_out, **sizes, metrics=metrics)
+    return evaluate(model, held_out, **sizes, metrics=metrics, watch=watch)
+
+
+def _watched(batches: Iterable[T], watch: Watch | None, total: int | None) -> Iterator[T]:
+    for number, batch in enumerate(batches):
+        if watch is not None:
+            watch(number, total)
+        yield batch
 
 
 @contextmanager
@@ -254,13 +290,23 @@ def _check(n_tokens: int, **sizes: int) -> None:
             raise ArgumentError(f"{name} is {value}, allowed is >= 1")
 
 
+def _starts(n_targets: int, seq_len: int) -> NDArray[np.integer]:
+    """Return where the overlapping windows begin."""
+    length = min(seq_len, n_targets)
+    return np.append(np.arange(0, n_targets - length, max(1, length // 2)), n_targets - length)
+
+
+def _n_batches(n_tokens: int, seq_len: int, batch_size: int) -> int:
+    return math.ceil(len(_starts(n_tokens - 1, seq_len)) / batch_size)
+
+
 def _batches(
     data: NDArray[np.integer], seq_len: int, batch_size: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Yield ids, targets and whether each target is scored, (B, L) each; reads no more than a batch."""
     n_targets = len(data) - 1
     length = min(seq_len, n_targets)
-    starts = np.append(np.arange(0, n_targets - length, max(1, length // 2)), n_targets - length)
+    starts = _starts(n_targets, seq_len)
     # What the window before has scored is not scored again; before the first there is none.
     scored_until = np.append(0, starts[:-1] + length)
     for first in range(0, len(starts), batch_size):

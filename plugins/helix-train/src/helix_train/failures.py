@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import shutil
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch.utils._pytree import tree_leaves
 
 from helix_kernel.errors import HelixError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+
+_OF_CPU = "DefaultCPUAllocator:"
+"""What torch says in a RuntimeError where the machine has no memory left."""
 
 
 @contextmanager
@@ -28,8 +31,10 @@ def told_failures(left: Callable[[], str] = str) -> Iterator[None]:
     """
     try:
         yield
-    except (HelixError, OSError, torch.OutOfMemoryError) as error:
+    except (HelixError, OSError, MemoryError, RuntimeError) as error:
         own = _as_own(error)
+        if own is None:
+            raise
         if note := left():
             own.add_note(note)
         if own is error:
@@ -71,18 +76,17 @@ def disk_free(path: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def state_size(state: Any) -> int:
-    """Return the bytes of all tensors and arrays of a state; one that stands twice counts once."""
-    leaves = {id(leaf): leaf.nbytes for leaf in tree_leaves(state) if hasattr(leaf, "nbytes")}
-    return sum(leaves.values())
-
-
-def _as_own(error: BaseException) -> HelixError:
+def _as_own(error: BaseException) -> HelixError | None:
+    """Return a failure as an error of ours, or None where it is none that comes from outside."""
     if isinstance(error, HelixError):
         return error
     if isinstance(error, OSError):
         return HelixError(f"{error.filename or 'the run'}: {error.strerror or error}")
-    reason = str(error).partition(". ")[0]
+    # torch has no type of its own for the memory of the CPU.
+    _, is_of_cpu, refused = str(error).partition(_OF_CPU)
+    if not (is_of_cpu or isinstance(error, MemoryError | torch.OutOfMemoryError)):
+        return None
+    reason = (refused or str(error) or type(error).__name__).partition(". ")[0].strip()
     return HelixError(
         f"a step needs more memory than the device has ({reason}); lower data.batch_size and raise "
         "trainer.accumulate, or set trainer.activation_checkpointing=true, or trainer.chunk_len"

@@ -40,18 +40,17 @@ class Interruption:
 
 
 @contextmanager
-def noticed_interruption() -> Iterator[Interruption]:
+def noticed_interruption(interruption: Interruption) -> Iterator[None]:
     """Catch SIGTERM and SIGINT within the block, and put the handlers back after it.
 
     Only a process's main thread can; elsewhere nothing is caught.
     """
-    interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
-        yield interruption
+        yield
         return
     before = {number: signal.signal(number, interruption) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield interruption
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

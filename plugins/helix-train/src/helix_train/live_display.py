@@ -83,6 +83,8 @@ def _bar(course: Course) -> Table:
 def _told(course: Course, options: ConsoleOptions) -> Iterator[Text]:
     """Return the lines below the bar: what was learnt, and how fast."""
     update = course.update
+    if course.validating:
+        yield Text(course.validating, style="dim")
     if update is None:
         yield Text("the first step is under way", style="dim")
         return

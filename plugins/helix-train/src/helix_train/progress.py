@@ -64,7 +64,7 @@ class Course:
     def __init__(self) -> None:
         self.steps = self.step = self._first = 0
         self.update: Update | None = None
-        self.held_out = ""
+        self.held_out = self.validating = ""
         self.losses: deque[float] = deque(maxlen=_REMEMBERED)
         self._started: float | None = None
 
@@ -147,6 +147,20 @@ class Progress:
             left = clock(self._course.left)
             self.note(f"step {update.step}/{self._course.steps}  {update}  ETA {left}")
 
+    def validating(self, done: int, total: int | None) -> None:
+        """Show how far a validation is.
+
+        Args:
+            done: Batches of what is held out that are measured.
+            total: How many there are, if that is known.
+        """
+        of = "" if total is None else f" of {total}"
+        self._course.validating = f"measuring what is held out: {done}{of} batches"
+        now = time.monotonic()
+        if not self._live and now - self._shown >= self._every:
+            self._shown = now
+            self.note(f"step {self._course.step}: {self._course.validating}")
+
     def evaluated(self, step: int, text: str) -> None:
         """Show what was found on held-out data, as a line that stays and beside what follows.
 
@@ -154,7 +168,7 @@ class Progress:
             step: Steps done.
             text: What was found, such as ``2.9143 bits per byte held out``.
         """
-        self._course.held_out = f"{text} at step {step}"
+        self._course.held_out, self._course.validating = f"{text} at step {step}", ""
         self.note(f"step {step}: {text}")
 
     def close(self) -> None:

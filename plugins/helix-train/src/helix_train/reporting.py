@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 from helix_train.interruption import InterruptedRunError
+from helix_train.loggers.base import RunInfo
 from helix_train.loggers.composite import Loggers
 from helix_train.plot import draw_loss_curve
 from helix_train.records import Recorder, StepReport, read_records
 from helix_train.report import write_report
 from helix_train.run_file import RunFile
-from helix_train.speed import Speed
+from helix_train.speed import Speed, peak_flops
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 
     from helix_kernel.config import Resolved
     from helix_train.evaluation import Evaluation
-    from helix_train.loggers.base import RunInfo, Status
+    from helix_train.loggers.base import Status
+    from helix_train.precision import Precision
     from helix_train.progress import Progress
+    from helix_train.trainer import Trainer
 
 
 @attrs.frozen(kw_only=True)
@@ -53,6 +56,22 @@ class RunFacts:
     wall_time: float = 0.0
     flops_per_step: int | None = None
     peak: float | None = None
+
+    @classmethod
+    def of(cls, trainer: Trainer, precision: Precision, provenance: Mapping[str, Any]) -> RunFacts:
+        """Return what is known of a trainer's run; its speed is measured where it can and shall be."""
+        options = trainer.options
+        measures = options.measure_speed and trainer.step < trainer.steps and not options.compile
+        return cls(
+            steps=trainer.steps,
+            in_bits=counts_bits(trainer.config["loss"], trainer.dataset),
+            provenance=provenance,
+            n_parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
+            tokens_per_step=trainer.tokens_per_step,
+            wall_time=trainer.start.attributes.get("wall_time", 0.0) if trainer.start else 0.0,
+            flops_per_step=trainer.count_flops() if measures else None,
+            peak=peak_flops(trainer.ranks.device, precision.dtype) if measures else None,
+        )
 
 
 class Reporter:
@@ -121,6 +140,10 @@ class Reporter:
         self._loggers.log(step, _known(evaluation.values()))
         self._update_file(step=step, evaluation=evaluation)
 
+    def validating(self, done: int, total: int | None) -> None:
+        """Tell how far a validation is; see `Progress.validating`."""
+        self._progress.validating(done, total)
+
     def saved(self, step: int, checkpoint: object) -> None:
         """Tell of a checkpoint."""
         self._update_file(step=step, checkpoint=checkpoint)
@@ -128,6 +151,7 @@ class Reporter:
     def drop_after(self, step: int) -> None:
         """Forget the steps after one, to which the run has gone back."""
         self._recorder.drop_after(step)
+        self._loggers.drop_after(step)
 
     def paused(self) -> AbstractContextManager[object]:
         """Do not count the time of the block as training."""
@@ -137,14 +161,14 @@ class Reporter:
         """Draw the loss curve, or return None where the library for it is missing."""
         plot = draw_loss_curve(read_records(self._recorder.metrics), path)
         if plot is None:
-            self.note("no loss curve is drawn: pip install 'helix-train[plot]'")
+            self.note("report.html shows the loss curve; for loss.png too: pip install 'helix-train[plot]'")
         return plot
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: TracebackType | None) -> None:
-        if isinstance(error, InterruptedRunError | KeyboardInterrupt):
+        if isinstance(error, InterruptedRunError | KeyboardInterrupt | SystemExit):
             self.close("interrupted")
         else:
             self.close("failed" if error else "done", error=str(error) if error else None)
@@ -187,6 +211,17 @@ class Measured:
             for path, module in self._modules.items()
             for name, value in module.measurements().items()
         }
+
+
+def run_info(trainer: Trainer, facts: RunFacts) -> RunInfo:
+    """Return what loggers are told of a trainer's run."""
+    return RunInfo(
+        out=trainer.out,
+        name=trainer.out.name,
+        config=trainer.config.to_dict(),
+        environment=facts.provenance["environment"],
+        step=trainer.step,
+    )
 
 
 def counts_bits(loss: Resolved, dataset: Any) -> bool:

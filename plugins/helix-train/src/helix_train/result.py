@@ -22,11 +22,13 @@ class Result:
         evaluation: The model on the held-out part; None where nothing is held out.
         checkpoint: The last checkpoint.
         metrics: The file of metrics.
-        plot: The loss curve, or None where it could not be drawn.
+        report: The report, which has the curves too.
+        plot: The loss curve as a picture, or None where the library that draws it is missing.
     """
 
     step: int
     evaluation: Evaluation | None
     checkpoint: Place
     metrics: Path
+    report: Path
     plot: Path | None

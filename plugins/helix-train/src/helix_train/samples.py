@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from helix_train.generation import generate_bytes
+from helix_train.saving import averaged_in_place, averaged_weights
+from helix_train.state import kept_rngs
+
+if TYPE_CHECKING:
+    from helix_train.trainer import Trainer
 
 _PROMPT_BYTES, _SAMPLE_BYTES = 64, 256
+
+
+def samples_of(trainer: Trainer) -> list[str]:
+    """Return texts of a trainer's model, which stays as it is; of several ranks, none."""
+    if trainer.ranks.world_size > 1:  # all ranks would have to write them together
+        return []
+    averaged = averaged_weights(trainer.optimizer, trainer.model, trainer.callbacks)
+    with kept_rngs(), averaged_in_place(trainer.model, averaged):
+        return write_samples(trainer.model, trainer.dataset, trainer.options.samples)
 
 
 def write_samples(model: Any, dataset: Any, count: int) -> list[str]:

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from helix_kernel.checkpoint.durable import replace_file
 from helix_train.accumulation import Accumulation
 from helix_train.assembly import assemble
 from helix_train.batches import Batches
 from helix_train.callbacks.base import Gradients, Verdict
+from helix_train.checkpoint_size import checkpoint_size
 from helix_train.clipping import Clipping
 from helix_train.config import TrainerConfig
 from helix_train.determinism import deterministic_algorithms
 from helix_train.evaluation import Evaluation, evaluate_dataset
-from helix_train.failures import check_disk, not_finite, state_size, told_failures
-from helix_train.interruption import InterruptedRunError, noticed_interruption
-from helix_train.loggers.base import RunInfo
+from helix_train.failures import check_disk, not_finite, told_failures
+from helix_train.interruption import InterruptedRunError, Interruption, noticed_interruption
 from helix_train.metrics.several import Metrics
 from helix_train.profiling import Profiler
 from helix_train.provenance import WallTime, provenance
 from helix_train.ranks import Standing, join
 from helix_train.records import StepReport
-from helix_train.reporting import Measured, RunFacts, counts_bits
+from helix_train.reporting import Measured, RunFacts, run_info
 from helix_train.result import Result
 from helix_train.resume import Start, find_start
-from helix_train.samples import write_samples
+from helix_train.rollbacks import remember_rollback, remembered_reseeds
+from helix_train.samples import samples_of
 from helix_train.saving import Learner, averaged_in_place, averaged_weights, open_manager
 from helix_train.saving import Place as Stand
-from helix_train.speed import count_flops, peak_flops
+from helix_train.speed import count_flops
 from helix_train.state import kept_rngs
 
 if TYPE_CHECKING:
@@ -67,11 +69,7 @@ class Trainer:
         self.callbacks = options.callbacks
         self.step = 0
         self._batches = Batches(
-            self.config,
-            self.dataset,
-            seed=self.seed,
-            rank=self.ranks.rank,
-            world_size=self.ranks.world_size,
+            self.config, self.dataset, seed=self.seed, rank=self.ranks.rank, world_size=self.ranks.world_size
         )
         self._accumulation = Accumulation(self._parts, self._batches, self.ranks, options)
         self._learner = Learner(
@@ -92,6 +90,7 @@ class Trainer:
         self._stand = Stand()
         self._metrics = Metrics(options.metrics)
         self._profiler = Profiler(options.profile_steps, self.out / "profile", self.note)
+        self._interruption = Interruption()
         self._ending = ""
         self._logged: dict[str, float] = {}
 
@@ -107,10 +106,11 @@ class Trainer:
             InterruptedRunError: SIGTERM or Ctrl-C came; a checkpoint was written.
             IncompatibleCheckpointError: The checkpoint to resume from does not fit this config.
         """
-        with self._running(progress) as interruption:
+        with self._running(progress):
             self.model.train()
             for callback in self.callbacks:
                 callback.begin(self)
+            self._take_up_rollbacks()
             evaluation = None
             while self.step < self.steps and not self._ending:
                 self._profiler.before(self.step + 1)
@@ -118,7 +118,7 @@ class Trainer:
                 losses = self._accumulation.next_step()
                 norm = self._clipping(self._parameters)
                 loss = float(losses.total)
-                standing = self._judge(loss, norm, rate, interruption.signum)
+                standing = self._judge(loss, norm, rate, self._interruption.signum)
                 if standing.verdict is Verdict.ROLL_BACK:
                     self._roll_back()
                     continue
@@ -128,7 +128,10 @@ class Trainer:
                 self.step += 1
                 if standing.verdict is Verdict.PROCEED:
                     self._after_step(losses, norm, rate)
-                evaluation = self._validate() if self._is_due(self.options.validate_every) else None
+                evaluation = None
+                if self._is_due(self.options.validate_every):
+                    with suppress(InterruptedRunError):  # in the last one; `_finish` raises it again
+                        evaluation = self._validate()
                 self._manager.poll()
                 # A run that is told to roll back is to find the state before its trouble began.
                 calm = standing.verdict is Verdict.PROCEED or self._is_last()
@@ -154,6 +157,10 @@ class Trainer:
     def stop(self, reason: str) -> None:
         """End the run after this step as if it were the last, with a checkpoint."""
         self._ending = reason
+
+    def interrupt(self, signum: int) -> None:
+        """End the run after this step with a checkpoint, as that signal would; from any thread."""
+        self._interruption.signum = signum
 
     def set_base_rate(self, rate: float) -> None:
         """Let the schedule multiply this learning rate instead of the optimizer's, in every group."""
@@ -184,7 +191,7 @@ class Trainer:
         return n_tokens
 
     @contextmanager
-    def _running(self, progress: Progress) -> Iterator[Any]:
+    def _running(self, progress: Progress) -> Iterator[None]:
         """Close the files and leave the terminal as it was, however the run ends."""
         self._reporter = self.ranks.reporter(progress, self.options.loggers)
         with ExitStack() as stack:
@@ -196,9 +203,9 @@ class Trainer:
             self._begin()
             stack.callback(self._batches.close)
             stack.callback(self._profiler.close)
-            interruption = stack.enter_context(noticed_interruption())
+            stack.enter_context(noticed_interruption(self._interruption))
             with self.ranks.noticing_losses():
-                yield interruption
+                yield
 
     def _what_is_left(self) -> str:
         return f"the last checkpoint: {self._checkpoint}" if self._manager.steps() else ""
@@ -211,42 +218,23 @@ class Trainer:
             for note in (*self._restore(self.start), *self.start.differences(self._attributes())):
                 self.note(note)
             self.note(f"resuming from {self._checkpoint} at step {self.step}")
-        check_disk(self.out, state_size(self.state()))
+        check_disk(self.out, checkpoint_size(self.state(), self.model, self.optimizer))
         self._open_data(self._stand.rows, self._stand.reseeds)
         self.out.mkdir(parents=True, exist_ok=True)
         if self.ranks.is_first:
-            (self.out / "config.toml").write_text(self.config.to_toml(), encoding="utf-8")
-        run = RunInfo(
-            out=self.out,
-            name=self.out.name,
-            config=self.config.to_dict(),
-            environment=self._attributes()["environment"],
-            step=self.step,
-        )
-        self._reporter.open(run, self._facts())
+            replace_file(self.out / "config.toml", self.config.to_toml().encode())
+        facts = RunFacts.of(self, self._parts.precision, self._attributes())
+        self._reporter.open(run_info(self, facts), facts)
         if self.start:
             self._reporter.saved(self.step, self._checkpoint)
 
-    def _facts(self) -> RunFacts:
-        measures = self.options.measure_speed and self.step < self.steps and not self.options.compile
-        return RunFacts(
-            steps=self.steps,
-            in_bits=counts_bits(self.config["loss"], self.dataset),
-            provenance=self._attributes(),
-            n_parameters=sum(parameter.numel() for parameter in self.model.parameters()),
-            tokens_per_step=self.tokens_per_step,
-            wall_time=self._wall_time.before,
-            flops_per_step=self.count_flops() if measures else None,
-            peak=peak_flops(self.ranks.device, self._parts.precision.dtype) if measures else None,
-        )
-
     def _finish(self, evaluation: Evaluation | None) -> Result:
-        if self._ending:
-            self.note(f"step {self.step}: {self._ending}")
         if self.step > self.steps:
             self.note(f"the checkpoint is at step {self.step}, past trainer.steps={self.steps}")
         evaluation = evaluation or self._validate()
-        self._reporter.samples = self._samples()
+        if self._ending:
+            self.event("ended", self._ending)
+        self._reporter.samples = samples_of(self)
         for callback in self.callbacks:
             callback.end(self)
         return Result(
@@ -254,15 +242,9 @@ class Trainer:
             evaluation=evaluation,
             checkpoint=self._checkpoint,
             metrics=self.out / "metrics.jsonl",
+            report=self.out / "report.html",
             plot=self._reporter.draw(self.out / "loss.png"),
         )
-
-    def _samples(self) -> list[str]:
-        if self.ranks.world_size > 1:  # all ranks would have to write them together
-            return []
-        averaged = averaged_weights(self.optimizer, self.model, self.callbacks)
-        with kept_rngs(), averaged_in_place(self.model, averaged):
-            return write_samples(self.model, self.dataset, self.options.samples)
 
     def _find_start(self, resume: bool | str) -> Start | None:  # noqa: FBT001 - the config's own value
         accept = self.options.accept_versions
@@ -320,12 +302,23 @@ class Trainer:
         failed, reseeds = self.step, self._batches.reseeds + 1
         self._restore(start)
         self._checkpoint = start.checkpoint
+        if self.ranks.is_first:
+            remember_rollback(self.out, step=self.step, reseeds=reseeds)
+        self._reporter.drop_after(self.step)
+        self._reseed(reseeds)
+        self.event("rolled-back", f"back from step {failed} to {self._checkpoint}, with other data")
+
+    def _take_up_rollbacks(self) -> None:
+        """Go on from a checkpoint with what the run, before it was killed, went on from there with."""
+        done = self.ranks.once(lambda: remembered_reseeds(self.out, step=self.step))
+        for reseeds in range(self._batches.reseeds + 1, done + 1):
+            self._reseed(reseeds)
+
+    def _reseed(self, reseeds: int) -> None:
         self._open_data(self._stand.rows, reseeds)
         self.ranks.reseed(self._batches.seed % 2**63)
-        self._reporter.drop_after(self.step)
         for callback in self.callbacks:
             callback.rolled_back(self)
-        self.event("rolled-back", f"back from step {failed} to {self._checkpoint}, with other data")
 
     def _is_due(self, every: int) -> bool:
         return every > 0 and (self.step % every == 0 or self._is_last())
@@ -358,7 +351,9 @@ class Trainer:
     def _validate(self) -> Evaluation | None:
         averaged = averaged_weights(self.optimizer, self.model, self.callbacks)
         with kept_rngs(), self._reporter.paused(), averaged_in_place(self.model, averaged):
-            evaluation = evaluate_dataset(self.model, self.dataset, metrics=self._metrics)
+            evaluation = evaluate_dataset(
+                self.model, self.dataset, metrics=self._metrics, watch=self._while_validating
+            )
         if evaluation is None:
             return None
         if not math.isfinite(evaluation.loss):
@@ -368,6 +363,13 @@ class Trainer:
             callback.validated(self, evaluation)
         self._agree_on_ending()
         return evaluation
+
+    def _while_validating(self, done: int, total: int | None) -> None:
+        """Show how far a validation is, and end the last one for a signal: a resumed run takes it up."""
+        self._reporter.validating(done, total)
+        is_last = self.step >= self.steps or self._ending
+        if is_last and (signum := self.ranks.agree(Standing(signum=self._interruption.signum)).signum):
+            self._interrupt(signum)
 
     def _save(self, loss: float, evaluation: Evaluation | None) -> Place:
         # The loss was that of the weights before the step: the step itself may have gone too far.

@@ -38,6 +38,9 @@ class SilentReporter(Reporter):
     def validation(self, step: int, evaluation: Evaluation) -> None:
         """Tell nothing."""
 
+    def validating(self, done: int, total: int | None) -> None:
+        """Show nothing."""
+
     def saved(self, step: int, checkpoint: object) -> None:
         """Tell nothing."""
 
