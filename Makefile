@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 REQUIREMENTS := .ci/requirements.txt constraints.txt $(wildcard pyproject.toml */pyproject.toml plugins/*/pyproject.toml) $(wildcard helix-cpu/CMakeLists.txt helix-cpu/native/*)
 
-.PHONY: demo test test-all torture lint docs bench clean
+.PHONY: demo test test-all torture matrix lint docs bench clean
 
 demo: $(VENV)/stamp
 	@$(BIN)/python docs/examples/demo.py
@@ -21,6 +21,10 @@ test-all: $(VENV)/stamp lint
 # Checkpoints under kill -9, power loss, flipped bits, refusing disks and hostile files: 1,000 rounds of each.
 torture: $(VENV)/stamp
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m torture --rounds 1000
+
+# Built wheels in clean environments: the kernel alone, with each plugin, with all, at lowest versions. Minutes.
+matrix: $(VENV)/stamp
+	PYTHONPATH=tests $(BIN)/python -m matrix
 
 lint: $(VENV)/stamp
 	$(BIN)/ruff check .
