@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +111,28 @@ def test_a_worker_killed_in_mid_run_loses_nothing(ray, folder, torchrun, capsys)
     assert_same(folder / "killed", torchrun)
 
 
+def test_ctrl_c_at_the_driver_leaves_a_checkpoint_to_go_on_from(ray, folder, capsys):
+    out = folder / "interrupted"
+    options = ["trainer.out=interrupted", "trainer.checkpoint_every=1000000", "--workers", "2"]
+
+    def press_when_it_trains():
+        while not (out / "metrics.jsonl").exists() or not records(out):
+            time.sleep(0.05)
+        signal.raise_signal(signal.SIGINT)
+
+    threading.Thread(target=press_when_it_trains, daemon=True).start()
+    helix("ray", "train", "config.toml", *options, "trainer.steps=1000000", code=130)
+    told = capsys.readouterr().err
+    assert "of 1000000 steps" in told
+    assert "trainer.resume=true" in told
+    (saved,) = (out / "checkpoints").glob("step-*")
+    assert json.loads((out / "run.json").read_text())["status"] == "interrupted"
+    last = int(saved.name.removeprefix("step-")) + 2
+    helix("ray", "train", "config.toml", *options, f"trainer.steps={last}", "trainer.resume=true", "--json")
+    assert json.loads(capsys.readouterr().out)["step"] == last
+    assert [record["step"] for record in records(out) if "loss" in record] == list(range(1, last + 1))
+
+
 def test_a_run_is_not_written_over_and_one_that_fails_says_why(ray, folder, capsys):
     (folder / "old" / "checkpoints" / "step-00000002").mkdir(parents=True)
     helix("ray", "train", "config.toml", "trainer.out=old", code=2)
@@ -144,5 +169,9 @@ def test_asha_stops_a_trial_that_is_behind(ray, folder, capsys):
     shown = capsys.readouterr().out
     table = {line.split()[0]: line.split() for line in shown.splitlines()[1:5]}
     assert table["0"][-1] == "done"
-    assert "stopped" in [table[number][-1] for number in "123"]
+    stopped = [number for number in "123" if table[number][-1] == "stopped"]
+    assert stopped
+    for number in ("0", *stopped):
+        told = json.loads((folder / "asha" / f"trial-000{number}" / "run.json").read_text())
+        assert told["status"] == ("done" if number == "0" else "interrupted")
     assert "helix train config.toml trainer.out=asha" in shown

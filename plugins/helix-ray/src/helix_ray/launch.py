@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from helix_kernel.errors import HelixError, InputError
+from helix_ray.ending import EndedRunError, fit_until_asked, request_in
 from helix_ray.worker import has_checkpoints, train_worker
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def train_on_ray(config: Config, workers: Workers, *, storage: str | None = None
     Raises:
         InputError: ``trainer.out`` holds checkpoints that the run is not to go on from, or a worker raised
             an `InputError`.
+        EndedRunError: SIGTERM or Ctrl-C came to this process; the workers wrote a checkpoint.
         HelixError: The run failed more often than `workers` allow.
     """
     from ray import train as ray_train
@@ -88,11 +90,13 @@ def train_on_ray(config: Config, workers: Workers, *, storage: str | None = None
         ),
     )
     try:
-        outcome: dict[str, Any] = trainer.fit().return_value
+        outcome: dict[str, Any] = fit_until_asked(lambda: trainer.fit().return_value, request_in(out))
     except ray_train.WorkerGroupError as error:
         raise _failure(error.worker_failures) from error
     except ray_train.TrainingFailedError as error:
         raise HelixError(f"Ray could not run the workers: {_first_line(error)}") from error
+    if "ended" in outcome:
+        raise EndedRunError(outcome["ended"], outcome["exit_code"])
     return outcome
 
 

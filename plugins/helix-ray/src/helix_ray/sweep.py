@@ -15,6 +15,7 @@ from helix_kernel.config.document import read_document
 from helix_kernel.errors import HelixError, InputError, did_you_mean
 from helix_ray.expressions import Search, assignment, parse_searches
 from helix_ray.launch import absolute, cause_of, require_sections
+from helix_ray.stopped import tell_stopped
 from helix_ray.worker import run_trial
 
 if TYPE_CHECKING:
@@ -182,6 +183,9 @@ def run_sweep(
     except tune.TuneError as error:
         raise HelixError(f"Ray could not run the sweep: {error}") from error
     trials = [_outcome(plan, result) for result in results]
+    for trial in trials:
+        if trial.status == "stopped":
+            tell_stopped(Path(trial.out))
     return sorted(trials, key=lambda trial: trial.number)
 
 

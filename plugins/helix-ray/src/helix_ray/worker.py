@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from helix_kernel.config import resolve_document
+from helix_kernel.errors import HelixError
+from helix_ray.ending import heeding, request_in
 from helix_ray.lines import Lines
+
+_BY_SIGNAL = 128
+"""An exit code is this and the number of the signal where one ended a process."""
 
 
 def train_worker(job: dict[str, Any]) -> dict[str, Any]:
@@ -21,13 +26,23 @@ def train_worker(job: dict[str, Any]) -> dict[str, Any]:
         job: ``config``, the frozen table, and ``folder``, in which its relative paths begin.
 
     Returns:
-        What the run came to; Ray keeps that of rank 0.
+        What the run came to, or ``ended`` and ``exit_code`` where it was asked to end; Ray keeps that of
+        rank 0.
     """
     os.chdir(job["folder"])
     table = job["config"]
-    if has_checkpoints(Path(table["trainer"]["out"])):
+    out = Path(table["trainer"]["out"])
+    if has_checkpoints(out):
         table = {**table, "trainer": {**table["trainer"], "resume": "auto"}}
-    return _train(table, Lines(sys.stderr))
+    trainer = _trainer(table)
+    with heeding(request_in(out), trainer.interrupt) as asked:
+        try:
+            return _told(trainer.fit(Lines(sys.stderr)))
+        except HelixError as error:
+            # A worker that raised would be one that failed, and be started again.
+            if not asked.is_set() or error.exit_code <= _BY_SIGNAL:
+                raise
+            return {"ended": "\n".join([str(error), *error.__notes__]), "exit_code": error.exit_code}
 
 
 def run_trial(parameters: dict[str, Any], job: dict[str, Any]) -> None:
@@ -42,7 +57,7 @@ def run_trial(parameters: dict[str, Any], job: dict[str, Any]) -> None:
     out = Path(table["trainer"]["out"])
     out.mkdir(parents=True, exist_ok=True)
     with (out / "progress.txt").open("a", encoding="utf-8") as stream:
-        _train(table, Lines(stream, every=0.0))
+        _trainer(table).fit(Lines(stream, every=0.0))
 
 
 def has_checkpoints(out: Path) -> bool:
@@ -52,10 +67,12 @@ def has_checkpoints(out: Path) -> bool:
     return bool(CheckpointManager(out / "checkpoints").steps())
 
 
-def _train(table: dict[str, Any], lines: Lines) -> dict[str, Any]:
+def _trainer(table: dict[str, Any]) -> Any:
     config = resolve_document(table)
-    trainer = config.kernel.build("trainer", config["trainer"], config=config)
-    result = trainer.fit(lines)
+    return config.kernel.build("trainer", config["trainer"], config=config)
+
+
+def _told(result: Any) -> dict[str, Any]:
     return {
         "step": result.step,
         **(dict(result.evaluation.values()) if result.evaluation else {}),
