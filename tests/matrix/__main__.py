@@ -19,6 +19,8 @@ from pathlib import Path
 
 from matrix import environments, probes, wheels
 
+COMPANIONS = {"helix-ray": ("helix-train",)}
+"""Plugins with components of a kind that another plugin brings; they conform where that is installed, too."""
 CONSTRAINTS = wheels.ROOT / "constraints.txt"
 
 
@@ -48,9 +50,14 @@ def table(built, kernels, *, linked_only=False):
     yield "kernel alone", partial(_kernel_alone, kernel, linked_only=linked_only)
     yield "kernel, lowest requirements", partial(_lowest_requirements, kernel)
     for name, wheel in plugins.items():
-        yield f"kernel + {name}", partial(_plugin, kernel, wheel)
+        companions = [built[other] for other in COMPANIONS.get(name, ())]
+        yield f"kernel + {name}", partial(_plugin, kernel, wheel, companions)
     for name, wheel in plugins.items():
-        yield f"lowest kernel + {name}", partial(_lowest_kernel, wheel, kernels, tried=kernel)
+        companions = [built[other] for other in COMPANIONS.get(name, ())]
+        yield (
+            f"lowest kernel + {name}",
+            partial(_lowest_kernel, wheel, kernels, companions=companions, tried=kernel),
+        )
     yield "everything", partial(_everything, list(built.values()), linked_only=linked_only)
 
 
@@ -85,19 +92,19 @@ def _lowest_requirements(kernel, folder):
     return "by pip, " + " ".join(wheels.lower_bounds(kernel))
 
 
-def _plugin(kernel, wheel, folder):
+def _plugin(kernel, wheel, companions, folder):
     environment = environments.linked(folder, [kernel, wheel])
     probes.every_module(environment, wheel)
-    probes.plugin(environment, wheel)
+    probes.plugin(environment, wheel, companions)
     return "linked"
 
 
-def _lowest_kernel(wheel, kernels, folder, *, tried):
+def _lowest_kernel(wheel, kernels, folder, *, companions, tried):
     lowest = wheels.lowest_kernel(wheels.kernel_range(wheel), kernels)
     told = f"{wheels.version_of(lowest)} is the lowest wheel in {wheels.kernel_range(wheel)}"
     if lowest == tried:
         return f"{told}: tried above"
-    _plugin(lowest, wheel, folder)
+    _plugin(lowest, wheel, companions, folder)
     return told
 
 

@@ -84,15 +84,18 @@ def every_module(environment, wheel):
         raise FailedError(f"not imported with what is required: {told}")
 
 
-def plugin(environment, wheel):
-    """A plugin is found, nothing is wrong with it, and its manifest and targets conform."""
+def plugin(environment, wheel, companions):
+    """A plugin is found and nothing is wrong with it; with extras and companions, its components conform."""
     name = wheel.name.partition("-")[0].replace("_", "-")
     listing = environment.json("plugins")
     _expect(listing["failures"], [])
     _expect({one["provider"] for one in listing["plugins"]}, {name})
     _expect(bool(environment.json("components")["components"]), expected=True)
     environment.helix("doctor", "--deep")
-    link(environment.site, [Requirement("pytest")])
+    link(environment.site, [Requirement("pytest"), *wheels.extra_requirements(wheel)])
+    for companion in companions:
+        environment.pip("install", "--quiet", "--no-deps", companion)
+        link(environment.site, wheels.requirements(companion))
     options = ["-q", "-p", "no:cacheprovider", "-k", "manifest or component", "--tb", "short"]
     environment.run(environment.python, "-m", "pytest", "--helix-provider", name, *options)
 

@@ -88,10 +88,16 @@ def requirements(wheel, extra=""):
     return [line for line in lines if line.marker is None or line.marker.evaluate({"extra": extra})]
 
 
+def extra_requirements(wheel):
+    """Return what some extra of a wheel requires."""
+    names = metadata_of(wheel).provides_extra or []
+    return [line for name in names for line in requirements(wheel, name) if line.marker]
+
+
 def extras(wheel):
     """Return the names of all that some extra of a wheel requires besides."""
     always = {line.name for line in requirements(wheel)}
-    return {canonicalize_name(line.name) for line in metadata_of(wheel).requires_dist or []} - always
+    return {canonicalize_name(line.name) for line in extra_requirements(wheel)} - always
 
 
 def kernel_range(wheel):
