@@ -18,6 +18,7 @@ exclude_patterns = ["_build", "examples/*/**"]  # an example's own README is rea
 # Pages.
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_block"]
 myst_heading_anchors = 4
+smartquotes = False  # quotes are often those of a value
 myst_links_external_new_tab = False
 suppress_warnings = [
     "ref.python"
@@ -27,7 +28,7 @@ suppress_warnings = [
 default_role = "code"  # docstrings say `name` where reStructuredText would have ``name``
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
