@@ -22,8 +22,8 @@ PAGES = [
 ]
 # Walks of more than ten seconds: they compile, or run the suites of many components.
 SLOW = (
-    {"README.md"}
-    | {  # what matters most in it is in test_readme.py, too
+    {"README.md"}  # what matters most in it is in test_readme.py, too
+    | {
         f"docs/how-to/write-{what}.md"
         for what in (
             "a-backend",
