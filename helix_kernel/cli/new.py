@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from helix_kernel.component import Kind
+    from helix_kernel.registry import Registry
 
 
 def new(
-    kind: str,
-    name: str,
+    kind: str | None = None,
+    name: str | None = None,
     *,
     provider: str | None = None,
     package: str | None = None,
@@ -35,13 +36,15 @@ def new(
         json: Print one JSON object.
 
     Raises:
-        InputError: There is no such kind, a name is malformed or taken, or the directory is there already.
+        InputError: Kind or name are left out, there is no such kind, a name is malformed or taken, or the
+            directory is there already.
     """
     from helix_kernel.kernel import default_kernel
     from helix_kernel.new.distribution import Distribution, write
     from helix_kernel.new.names import check_free, names_of
 
     registry = default_kernel().registry
+    kind, name = _required(kind, name, registry)
     found = registry.kind(kind)
     names = names_of(name, provider, package)
     check_free(names, found.name, registry)
@@ -78,6 +81,21 @@ def kinds_help() -> str:
 
     kinds = sorted(default_kernel().registry.kinds.values(), key=lambda kind: kind.name)
     return "\n".join(["Kinds:", "", *map(line, kinds)])
+
+
+def _required(kind: str | None, name: str | None, registry: Registry) -> tuple[str, str]:
+    from helix_kernel.errors import ArgumentError
+
+    if kind is None:
+        raise ArgumentError(
+            "helix new needs a KIND and a NAME, such as: helix new layer my-layer\n"
+            f"  Kinds: {', '.join(sorted(registry.kinds))} (helix new --help says what each is)"
+        )
+    if name is None:
+        singular = registry.kind(kind).name
+        example = f"helix new {singular} my-{singular.replace('_', '-')}"
+        raise ArgumentError(f"helix new {kind} needs a NAME, too, such as: {example}")
+    return kind, name
 
 
 def _next_steps(directory: Path, provider: str) -> list[str]:
