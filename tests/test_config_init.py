@@ -109,6 +109,7 @@ def test_json_tells_what_was_written(helix, here):
     ("choice", "says"),
     [
         ("model", "not of the form section=component"),
+        ("mine.toml", "to name the file, write --out mine.toml"),
         (
             "modle=mamba",
             "'modle' is no section, and no component of helix-ssm:language-model. Did you mean 'model'?",

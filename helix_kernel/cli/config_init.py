@@ -51,8 +51,9 @@ def _parsed(choices: tuple[str, ...]) -> dict[str, str]:
     for choice in choices:
         name, sign, use = choice.partition("=")
         if not (sign and name and use):
+            hint = f"; to name the file, write --out {choice}" if choice.endswith(".toml") else ""
             raise InputError(
-                f"choice {choice!r} is not of the form section=component, as model=language-model is"
+                f"choice {choice!r} is not of the form section=component, as model=language-model is{hint}"
             )
         found[name.strip().removeprefix("model.")] = use.strip()
     return found
