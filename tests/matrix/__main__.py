@@ -7,7 +7,7 @@ plugin; each plugin and the lowest kernel that its range allows; everything. Exi
 
 `environments` says what a row isolates. The kernel alone and everything are installed by pip, all others are
 linked. Of a range, the lowest kernel is taken whose wheel there is: that of the working tree, and those in
-`--kernels`, where released wheels are put.
+`--kernels`, where released wheels are put. Where this is the working tree's, one row is for both.
 """
 
 import argparse
@@ -52,12 +52,9 @@ def table(built, kernels, *, linked_only=False):
     for name, wheel in plugins.items():
         companions = [built[other] for other in COMPANIONS.get(name, ())]
         yield f"kernel + {name}", partial(_plugin, kernel, wheel, companions)
-    for name, wheel in plugins.items():
-        companions = [built[other] for other in COMPANIONS.get(name, ())]
-        yield (
-            f"lowest kernel + {name}",
-            partial(_lowest_kernel, wheel, kernels, companions=companions, tried=kernel),
-        )
+        lowest = wheels.lowest_kernel(wheels.kernel_range(wheel), kernels)
+        if lowest != kernel:
+            yield f"lowest kernel + {name}", partial(_plugin, lowest, wheel, companions)
     yield "everything", partial(_everything, list(built.values()), linked_only=linked_only)
 
 
@@ -96,16 +93,7 @@ def _plugin(kernel, wheel, companions, folder):
     environment = environments.linked(folder, [kernel, wheel])
     probes.every_module(environment, wheel)
     probes.plugin(environment, wheel, companions)
-    return "linked"
-
-
-def _lowest_kernel(wheel, kernels, folder, *, companions, tried):
-    lowest = wheels.lowest_kernel(wheels.kernel_range(wheel), kernels)
-    told = f"{wheels.version_of(lowest)} is the lowest wheel in {wheels.kernel_range(wheel)}"
-    if lowest == tried:
-        return f"{told}: tried above"
-    _plugin(lowest, wheel, companions, folder)
-    return told
+    return f"linked, kernel {wheels.version_of(kernel)} of {wheels.kernel_range(wheel)}"
 
 
 def _everything(own, folder, *, linked_only):
