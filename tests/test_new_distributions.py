@@ -49,6 +49,15 @@ USED_IN_CONFIGS = (
     "schedule",
 )
 
+INTERPRETED = "backend-triton"
+ON_A_CPU = {"TRITON_INTERPRET": "1"}  # not for the others: what is installed serves, and it serves slowly
+HELIX = ("-m", "helix_kernel.cli")
+PYTEST_EACH = """
+import sys, pytest  # in one process, which imports torch once
+codes = [pytest.main(["-q", "-p", "no:cacheprovider", "--helix-provider", name]) for name in sys.argv[1:]]
+sys.exit(max(codes))
+"""
+
 
 @attrs.frozen
 class Made:
@@ -59,17 +68,21 @@ class Made:
 
     def run(self, *command: object, **environment: str) -> str:
         """Run a program that finds what was installed; returns what it printed."""
-        found = {"PYTHONPATH": str(self.folder / "site"), "TRITON_INTERPRET": "1"}
+        inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
         done = subprocess.run(
             [sys.executable, *map(str, command)],
             cwd=self.folder,
-            env={**os.environ, **found, **environment},
+            env={**inherited, "PYTHONPATH": str(self.folder / "site"), **environment},
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def provider(self, case: str) -> str:
+        project = tomllib.loads((self.projects[case] / "pyproject.toml").read_text())["project"]
+        return str(project["name"])
 
 
 def made(folder: Path, cases: tuple[str, ...], names: dict[str, str]) -> Made:
@@ -145,14 +158,14 @@ def test_its_own_tests_pass(distributions):
 
 
 def test_pytest_finds_the_suites_of_what_it_declares(distributions):
-    for case, project in distributions.projects.items():
-        if len(distributions.projects) == len(FEW) and case == "layer":
-            continue  # whose suite has run, and takes longest
-        provider = tomllib.loads((project / "pyproject.toml").read_text())["project"]["name"]
-        printed = distributions.run(
-            "-m", "pytest", "-q", "-p", "no:cacheprovider", "--helix-provider", provider
-        )
-        assert " passed" in printed
+    few = len(distributions.projects) == len(FEW)
+    cases = [case for case in distributions.projects if not (few and case == "layer")]  # see its own tests
+    interpreted = [case for case in cases if case == INTERPRETED]
+    for together, environment in ((interpreted, ON_A_CPU), ([c for c in cases if c != INTERPRETED], {})):
+        if together:
+            providers = [distributions.provider(case) for case in together]
+            printed = distributions.run("-c", PYTEST_EACH, *providers, **environment)
+            assert len(re.findall(r"^\d+ passed", printed, re.MULTILINE)) == len(together), printed
 
 
 def test_its_example_is_a_sound_config(distributions):
@@ -162,39 +175,61 @@ def test_its_example_is_a_sound_config(distributions):
         case.partition("-")[0] for case in examples if case.partition("-")[0] in USED_IN_CONFIGS
     }
     for config in configs.values():
-        assert ": ok" in distributions.run("-m", "helix_kernel.cli", "config", "check", config)
+        assert ": ok" in distributions.run(*HELIX, "config", "check", config)
 
 
 @pytest.mark.slow
 def test_its_example_trains(distributions):
     for case, project in distributions.projects.items():
         if (project / "example.toml").exists():
-            smaller = ("trainer.steps=2", "trainer.samples=0", f"trainer.out=runs/{case}", "model.d_model=8")
-            distributions.run("-m", "helix_kernel.cli", "train", project / "example.toml", *smaller)
+            smaller = ["trainer.steps=2", "trainer.samples=0", f"trainer.out=runs/{case}", "model.d_model=8"]
+            if case == INTERPRETED:  # which takes a second for what a GPU does in a microsecond
+                smaller += ["data.batch_size=1", "data.seq_len=8", "data.validation_fraction=0"]
+            environment = ON_A_CPU if case == INTERPRETED else {}
+            distributions.run(*HELIX, "train", project / "example.toml", *smaller, **environment)
             assert (distributions.folder / "runs" / case / "report.html").exists()
 
 
 @pytest.mark.slow
 def test_what_its_readme_shows_in_python_runs(distributions):
     for project in distributions.projects.values():
-        for block in re.findall(r"```python\n(.*?)```", (project / "README.md").read_text(), re.DOTALL):
+        for block in blocks("python", project):
             distributions.run("-c", block)
+
+
+def test_what_its_readme_shows_of_a_config_is_in_the_example(distributions):
+    for case, project in distributions.projects.items():
+        for block in blocks("toml", project):
+            shown = tomllib.loads(block)
+            example = tomllib.loads((project / "example.toml").read_text())
+            assert shown
+            assert merged(example, shown) == example, case
 
 
 def test_it_says_in_its_workflow_what_was_run_here(distributions):
     for case, project in distributions.projects.items():
         text = (project / ".github/workflows/ci.yml").read_text()
         steps = re.findall(r"- run: (.*)", text)
-        provider = tomllib.loads((project / "pyproject.toml").read_text())["project"]["name"]
         assert steps[1:] == [
             "ruff check .",
             "ruff format --check .",
             "mypy",
             "pytest",
-            f"pytest --helix-provider {provider}",
+            f"pytest --helix-provider {distributions.provider(case)}",
             "pip wheel --no-deps --wheel-dir dist .",
         ], case
         assert "${{ matrix.python }}" in text
+
+
+def blocks(language: str, project: Path) -> list[str]:
+    """Return what the README shows in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", (project / "README.md").read_text(), re.DOTALL)
+
+
+def merged(table, more):
+    """Return a table with another's values in place of its own."""
+    both = {key: merged(table.get(key, {}), value) for key, value in more.items() if isinstance(value, dict)}
+    return {**table, **more, **both}
 
 
 def _overrides(text: str) -> str:
