@@ -72,6 +72,7 @@ def derive(kernel: Kernel, provider: str) -> dict[str, type[Suite]]:
             component.name, (ComponentSuite,), known
         )
         suite = _suite_of(kernel.registry.kinds[component.kind])
+        _check_expected_failures(suite or ComponentSuite, component)
         if suite is not None:
             classes |= dict(_of_examples(suite, component, known))
     return classes
@@ -143,7 +144,6 @@ def _of_examples(
     suite: type[Suite], component: Component, known: Mapping[str, Any]
 ) -> Iterator[tuple[str, type[Suite]]]:
     """Yield a subclass of the suite for each example, in the suite's own dress where it says so."""
-    _check_expected_failures(suite, component)
     examples = component.examples or ({},)
     for number, example in enumerate(examples, start=1):
         name = f"{component.kind}-{component.name}" + (f".{number}" if len(examples) > 1 else "")

@@ -82,6 +82,7 @@ def run_manifest(manifest: Manifest, name: str, case: str = "") -> list[pytest.T
         options += [
             "-c",
             "/dev/null",
+            "--tb=native",  # pytest's own parses whole files, which takes half of a quick run's time
             "--helix-provider",
             PROVIDER,
             "-p",
