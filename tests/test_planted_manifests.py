@@ -31,3 +31,24 @@ def test_a_manifest_that_does_not_load_says_why():
     twice = manifest_of({"layer": [component, component]})
     (report,) = run_manifest(twice, "manifest-planted", "test_it_loads")
     assert "it offers the layer 'target-is-missing' twice" in report.longreprtext
+
+
+def test_a_manifest_that_imports_torch_is_told_so():
+    heavy = manifest_of({"layer": [component_of(manifests.DefaultsDiffer)]}, name="planted.manifests")
+    (report,) = run_manifest(heavy, "manifest-planted", "test_importing_it_imports_nothing_heavy")
+    assert "importing planted.manifests imports ['torch'" in report.longreprtext
+    assert "-X importtime" in report.longreprtext
+
+
+def test_a_config_class_in_a_module_that_imports_torch_is_told_so():
+    config = {"config": "planted.manifests:DefaultIsNotAllowedConfig"}
+    manifest = manifest_of({"layer": [component_of(manifests.DefaultsDiffer, **config)]})
+    (report,) = run_manifest(manifest, "manifest-planted", "test_config_classes_import_nothing_heavy")
+    assert "checking a config must not load, {'planted.manifests': ['torch'" in report.longreprtext
+
+
+def test_an_alias_that_is_another_components_name_is_refused():
+    first = component_of(manifests.DefaultsDiffer)
+    clash = component_of(manifests.ConfigDisagrees, aliases=("defaults-differ",))
+    (report,) = run_manifest(manifest_of({"layer": [first, clash]}), "manifest-planted", "test_it_loads")
+    assert "it offers the layer 'defaults-differ' twice" in report.longreprtext

@@ -63,7 +63,10 @@ class ManifestSuite(Suite):
     def test_config_classes_import_nothing_heavy(self) -> None:
         modules = sorted({c.config.partition(":")[0] for c in self.make_plugin().components if c.config})
         heavy = {module: found for module in modules if (found := _heavy_after(f"import {module}"))}
-        assert not heavy, f"config modules import what checking a config must not load, {heavy}: {_LATER}"
+        see = self.see(*(f'python -X importtime -c "import {module}"' for module in heavy))
+        assert not heavy, (
+            f"config modules import what checking a config must not load, {heavy}: {_LATER}{see}"
+        )
 
     @_if_it_loads
     def test_every_hook_is_known(self) -> None:
@@ -72,13 +75,15 @@ class ManifestSuite(Suite):
         hints = " ".join(f"{name}:{did_you_mean(name, known) or ' nothing like it.'}" for name in unknown)
         assert not unknown, (
             f"no installed kind has the hooks {', '.join(unknown)}, so that what they offer is lost. {hints} "
-            f"Known: {', '.join(known)}"
+            f"Known: {', '.join(known)}" + self.see("helix doctor")
         )
 
     @_if_it_loads
     def test_every_component_has_a_summary(self) -> None:
         silent = [f"{c.kind} {c.name}" for c in self.make_plugin().components if not c.summary.strip()]
-        assert not silent, f"no summary, which `helix components` shows: {', '.join(silent)}"
+        assert not silent, f"no summary, which `helix components` shows: {', '.join(silent)}" + (
+            self.see("helix components")
+        )
 
     @_if_it_loads
     def test_its_names_find_its_components(self) -> None:
@@ -91,6 +96,7 @@ class ManifestSuite(Suite):
                 assert found == component, (
                     f"{component.kind} {spelling!r} finds {found}, not {component.name!r}: "
                     "a provider's names and aliases must be its own"
+                    + self.see(f"helix_kernel.default_kernel().find({component.kind!r}, {spelling!r})")
                 )
 
 
@@ -137,6 +143,7 @@ class ComponentSuite(Suite):
             assert _like(option.default) == _like(default), (
                 f"{option.name} is {option.default!r} by default in {component.config}, but {default!r} in "
                 f"{component.target}: a config and a direct call would build different things"
+                + self.see(f"inspect.signature({component.target})", f"attrs.fields({component.config})")
             )
 
     @_if_it_has_a_config

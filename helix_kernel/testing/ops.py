@@ -9,23 +9,27 @@ Subclass `OpSuite`, give it a contract, and pytest runs the rest on whichever ba
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from helix_kernel.ops import NAMESPACE, defined
 from helix_kernel.targets import load_target
+from helix_kernel.testing._op_surroundings import poisoned_memory, threads
 from helix_kernel.testing.suite import Suite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
     from helix_kernel.ops import Op, OpContract, Sample
 
 _DTYPES = ("float32", "float64")
+_BACKWARD = (
+    "y = op(*[a.requires_grad_() if torch.is_tensor(a) and a.is_floating_point() else a for a in args])",
+    "(y if torch.is_tensor(y) else y[0]).sum().backward()",
+)
 
 
 class OpSuite(Suite):
@@ -59,24 +63,49 @@ class OpSuite(Suite):
         """Return the contract's samples."""
         return list(op.contract.samples())
 
-    def test_samples_have_names_of_their_own(self, samples: list[Sample]) -> None:
+    def test_samples_have_names_of_their_own(self, op: Op, samples: list[Sample]) -> None:
         names = [sample.name for sample in samples]
-        assert names, "the contract has no sample, so that nothing would be tested"
-        assert len(set(names)) == len(names), f"samples share a name: {names}"
+        see = self.see(*self.code_of(op), "[sample.name for sample in op.contract.samples()]")
+        assert names, (
+            f"the contract of {op.contract.name} has no sample, so that nothing would be tested{see}"
+        )
+        twice = sorted({name for name in names if names.count(name) > 1})
+        assert not twice, f"samples of {op.contract.name} share a name, {twice} of {names}{see}"
+
+    def test_every_tensor_matters(self, op: Op, samples: list[Sample]) -> None:
+        """A reference that ignores an argument would make every implementation ignore it."""
+        names = [argument.name for argument in op.forward._schema.arguments]  # noqa: SLF001 - as in _is_slot
+        wanted = {i for i in range(len(names)) if _is_slot(op, i)}
+        given = {i for sample in samples for i in wanted if sample.args[i] is not None}
+        missing = [names[i] for i in sorted(wanted - given)]
+        see = self._see(op, samples[0], "args")
+        assert not missing, f"no sample gives {', '.join(missing)}, so that nothing tests what it does{see}"
+        for sample in samples:
+            gradients = _gradients(op, op, self._cast(sample.args, "float64"))
+            wanted -= {i for i in wanted if (found := gradients[i]) is not None and found.any()}
+        ignored = [names[i] for i in sorted(wanted)]
+        assert not ignored, (
+            f"the gradient of {', '.join(ignored)} is 0 in each of {len(samples)} samples: is it ignored?"
+            + self._see(op, samples[-1], "op(*args)  # with other values of it, too")
+        )
 
     @pytest.mark.parametrize("dtype", _DTYPES)
     def test_results_agree_with_the_reference(self, op: Op, samples: list[Sample], dtype: str) -> None:
         for sample in samples:
             expected = _results(_reference(op)(*sample.args))
             found = _results(op(*self._cast(sample.args, dtype)))
-            _assert_close(sample.name, found, expected, self.tolerance[dtype])
+            see = self._see(op, sample, "op(*args)", "op.references[op.contract.name](*args)", dtype=dtype)
+            what = f"results in {dtype} against the float64 reference, "
+            _assert_close(what + _of(sample), found, expected, self.tolerance[dtype], see)
 
     @pytest.mark.parametrize("dtype", _DTYPES)
     def test_gradients_agree_with_the_reference(self, op: Op, samples: list[Sample], dtype: str) -> None:
         for sample in samples:
             expected = _reference_gradients(op, sample.args)
             found = _gradients(op, op, self._cast(sample.args, dtype))
-            _assert_close(sample.name, found, expected, self.grad_tolerance[dtype])
+            what = f"gradients in {dtype} against the float64 reference, {_of(sample)}"
+            see = self._see(op, sample, *_BACKWARD, dtype=dtype)
+            _assert_close(what, found, expected, self.grad_tolerance[dtype], see)
 
     def test_gradients_agree_with_finite_differences(self, op: Op, samples: list[Sample]) -> None:
         import torch
@@ -89,54 +118,88 @@ class OpSuite(Suite):
 
         for sample in _first_of_each_kind(samples):
             args = _require_grad(self._cast(sample.args, "float64"))
-            assert torch.autograd.gradcheck(differentiable, args, fast_mode=True), sample.name
+            try:
+                torch.autograd.gradcheck(differentiable, args, fast_mode=True)
+            except RuntimeError as error:
+                line = "torch.autograd.gradcheck(op, args, fast_mode=True)  # args that require grad"
+                error.add_note(f"backward is not the derivative, {_of(sample)}" + self._see(op, sample, line))
+                raise
+
+    def test_a_given_formula_of_the_gradient_is_that_of_the_reference(
+        self, op: Op, samples: list[Sample]
+    ) -> None:
+        """Of every sample, in float64; it holds of itself where the contract gives no formula."""
+        differentiated = op.gradient_of(op.contract.reference)
+        backward = op.contract.backward or differentiated
+        for sample in samples:
+            results = _as_tuple(_reference(op)(*sample.args))
+            n_grads = len(results) - len(op.contract.saved)
+            given = (*_cotangents(results[:n_grads]), *results[n_grads:], *sample.args)
+            found, expected = _as_tuple(backward(*given)), _as_tuple(differentiated(*given))
+            see = self._see(op, sample, "op.gradient_of(op.contract.reference), op.contract.backward")
+            what = f"the contract's backward against the differentiated reference, {_of(sample)}"
+            _assert_close(what, found, expected, self.grad_tolerance["float64"], see)
 
     def test_the_short_way_and_the_registered_op_agree(self, op: Op, samples: list[Sample]) -> None:
         for sample in samples:
             args = self._cast(sample.args, "float32")
-            _assert_close(sample.name, _results(op(*args)), _results(op.forward(*args)), 0.0)
-            _assert_close(sample.name, _gradients(op, op, args), _gradients(op, op.forward, args), 0.0)
+            see = self._see(op, sample, "op(*args)", "op.forward(*args)", dtype="float32")
+            what = f"the op and torch.ops.{NAMESPACE}.{op.contract.name}, {_of(sample)}"
+            _assert_close(what, _results(op(*args)), _results(op.forward(*args)), 0.0, see)
+            what = f"gradients of {what}"
+            _assert_close(what, _gradients(op, op, args), _gradients(op, op.forward, args), 0.0, see)
 
     def test_results_have_the_shapes_that_the_fake_kernel_gives(self, op: Op, samples: list[Sample]) -> None:
-        import torch
-
         for sample in samples:
             args = self._cast(sample.args, "float32")
-            torch.library.opcheck(op.forward, args, test_utils=("test_schema", "test_faketensor"))
+            self._opcheck(op, sample, args, test_utils=("test_schema", "test_faketensor"))
 
     def test_pytorch_can_trace_and_differentiate_it(self, op: Op, samples: list[Sample]) -> None:
-        import torch
-
         fullest = max(samples, key=lambda sample: sum(arg is not None for arg in sample.args))
         for sample in (samples[0], fullest):
-            torch.library.opcheck(op.forward, _require_grad(self._cast(sample.args, "float32")))
+            self._opcheck(op, sample, _require_grad(self._cast(sample.args, "float32")))
 
     def test_arguments_need_not_be_contiguous(self, op: Op, samples: list[Sample]) -> None:
         for sample in samples:
             args = self._cast(sample.args, "float64")
             strided = tuple(_spread(arg) for arg in args)
-            _assert_close(sample.name, _results(op(*strided)), _results(op(*args)), self.tolerance["float64"])
-            expected = _gradients(op, op, args)
-            _assert_close(sample.name, _gradients(op, op, strided), expected, self.grad_tolerance["float64"])
+            expected, slopes = _results(op(*args)), _gradients(op, op, args)
+            gaps = "strided = [torch.stack([a, a], -1)[..., 0] if torch.is_tensor(a) else a for a in args]"
+            see = self._see(op, sample, gaps, "op(*strided), op(*args)")
+            try:
+                found, moved = _results(op(*strided)), _gradients(op, op, strided)
+            except RuntimeError as error:
+                error.add_note(f"arguments that are not contiguous are refused, {_of(sample)}{see}")
+                raise
+            what = f"of arguments that are not contiguous, {_of(sample)}"
+            _assert_close(f"results {what}", found, expected, self.tolerance["float64"], see)
+            _assert_close(f"gradients {what}", moved, slopes, self.grad_tolerance["float64"], see)
 
     def test_memory_that_nobody_wrote_is_not_read(self, op: Op, samples: list[Sample]) -> None:
-        with _poisoned_memory():
+        with poisoned_memory():
             for sample in samples:
                 args = self._cast(sample.args, "float32")
                 found = [*_results(op(*args)), *_gradients(op, op, args)]
-                bad = [i for i, tensor in enumerate(found) if tensor is not None and tensor.isnan().any()]
-                assert not bad, (
-                    f"sample {sample.name!r}: results or gradients {bad} hold memory never written"
+                bad = {
+                    i: f"{int(tensor.isnan().sum())} of {tensor.numel()} elements"
+                    for i, tensor in enumerate(found)
+                    if tensor is not None and tensor.isnan().any()
+                }
+                poison = "torch.use_deterministic_algorithms(True, warn_only=True)  # fills new memory by NaN"
+                assert not bad, f"{_of(sample)}: results or gradients {bad} hold memory never written" + (
+                    self._see(op, sample, poison, "op(*args)", dtype="float32")
                 )
 
     def test_the_number_of_threads_does_not_matter(self, op: Op, samples: list[Sample]) -> None:
         for sample in samples:
             args = self._cast(sample.args, "float32")
-            with _threads(1):
+            with threads(1):
                 expected = [*_results(op(*args)), *_gradients(op, op, args)]
-            with _threads(4):
+            with threads(4):
                 found = [*_results(op(*args)), *_gradients(op, op, args)]
-            _assert_close(sample.name, found, expected, self.tolerance["float32"])
+            see = self._see(op, sample, "torch.set_numthreads(4)  # or 1", "op(*args)", dtype="float32")
+            what = f"results and gradients by 4 threads against 1, {_of(sample)}"
+            _assert_close(what, found, expected, self.tolerance["float32"], see)
 
     def test_arguments_are_left_as_they_were(self, op: Op, samples: list[Sample]) -> None:
         import torch
@@ -147,21 +210,54 @@ class OpSuite(Suite):
             _gradients(op, op, args)
             tensors = [i for i, arg in enumerate(args) if isinstance(arg, torch.Tensor)]
             changed = [i for i in tensors if not torch.equal(args[i], copies[i])]
-            assert not changed, f"sample {sample.name!r}: arguments {changed} were changed"
+            assert not changed, f"{_of(sample)}: arguments {changed} were changed" + (
+                self._see(op, sample, "before = [copy.copy(a) for a in args]", "op(*args)", "args")
+            )
 
     def test_flops_are_counted(self, op: Op, samples: list[Sample]) -> None:
         import torch
         from torch.utils.flop_counter import FlopCounterMode
 
         args = self._cast(samples[0].args, "float32")
+        shapes = [getattr(arg, "shape", arg) for arg in args]
+        see = self._see(op, samples[0], "op.contract.flops(*[getattr(arg, 'shape', arg) for arg in args])")
+        try:
+            expected = op.contract.flops(*shapes)
+        except Exception as error:
+            error.add_note(f"the contract's flops raises for arguments of {shapes}{see}")
+            raise
+        assert expected > 0, f"the contract's flops gives {expected} for arguments of {shapes}{see}"
         with FlopCounterMode(display=False) as counter:
             op(*args)
-        assert counter.get_total_flops() == op.contract.flops(*(getattr(arg, "shape", arg) for arg in args))
-        assert counter.get_total_flops() > 0
+        counted = counter.get_total_flops()
+        assert counted == expected, f"PyTorch counts {counted} FLOPs, the contract's flops {expected}{see}"
         with FlopCounterMode(display=False) as counter:
             _gradients(op, op, args)
         backward = getattr(getattr(torch.ops, NAMESPACE), op.contract.backward_name)
-        assert counter.get_flop_counts()["Global"][backward] > 0
+        counted = counter.get_flop_counts()["Global"][backward]
+        assert counted > 0, f"PyTorch counts {counted} FLOPs of {op.contract.backward_name}{see}"
+
+    def code_of(self, op: Op) -> list[str]:
+        """Return lines of Python that get the op, for messages."""
+        lines = [f"op = helix_kernel.ops.defined()[{op.contract.name!r}]"]
+        if self.component is not None and self.component.kind == "op":
+            return [f"import {self.component.target.partition(':')[0]}", *lines]
+        return lines
+
+    def _see(self, op: Op, sample: Sample, *lines: str, dtype: str = "float64") -> str:
+        """Return a snippet that gets the op and a sample's arguments, and runs the lines."""
+        args = f"args = next(s.args for s in op.contract.samples() if s.name == {sample.name!r})"
+        return self.see(*self.code_of(op), f"{args}  # here in {dtype}", *lines)
+
+    def _opcheck(self, op: Op, sample: Sample, args: Sequence[Any], **which: Any) -> None:
+        import torch
+
+        try:
+            torch.library.opcheck(op.forward, tuple(args), **which)
+        except Exception as error:
+            line = "torch.library.opcheck(op.forward, args)"
+            error.add_note(f"{_of(sample)}: PyTorch's own check fails" + self._see(op, sample, line))
+            raise
 
     def _cast(self, args: Sequence[Any], dtype: str) -> tuple[Any, ...]:
         import torch
@@ -253,24 +349,30 @@ def _gradients(op: Op, call: Any, args: Sequence[Any]) -> list[Tensor | None]:
     return [next(found) if isinstance(leaf, torch.Tensor) and leaf.requires_grad else None for leaf in leaves]
 
 
+def _of(sample: Sample) -> str:
+    return f"sample {sample.name!r}"
+
+
 def _assert_close(
-    name: str, found: Sequence[Tensor | None], expected: Sequence[Tensor | None], tolerance: float
+    what: str, found: Sequence[Tensor | None], expected: Sequence[Tensor | None], tolerance: float, see: str
 ) -> None:
     import torch
 
-    assert len(found) == len(expected), f"sample {name!r}: {len(found)} tensors, expected {len(expected)}"
+    assert len(found) == len(expected), f"{what}: {len(found)} tensors, expected {len(expected)}{see}"
     for i, (left, right) in enumerate(zip(found, expected, strict=True)):
-        assert (left is None) == (right is None), f"sample {name!r}: tensor {i} is {left}, expected {right}"
+        assert (left is None) == (right is None), f"{what}: tensor {i} is {left}, expected {right}{see}"
         if left is None or right is None or not right.numel():
             continue
-        assert left.shape == right.shape, f"sample {name!r}: tensor {i} has shape {tuple(left.shape)}"
-        assert left.is_complex() == right.is_complex(), f"sample {name!r}: tensor {i} is {left.dtype}"
-        dtype = torch.complex128 if right.is_complex() else torch.float64
+        shape, dtype = tuple(right.shape), torch.complex128 if right.is_complex() else torch.float64
+        assert left.shape == right.shape, (
+            f"{what}: tensor {i} has shape {tuple(left.shape)}, expected {shape}{see}"
+        )
+        assert left.is_complex() == right.is_complex(), f"{what}: tensor {i} is {left.dtype}{see}"
         difference = (left.to("cpu", dtype) - right.to("cpu", dtype)).abs().max().item()
         scale = right.to(dtype).abs().max().item()
         assert difference <= tolerance * max(scale, torch.finfo(torch.float32).tiny), (
-            f"sample {name!r}: tensor {i} differs by {difference:.2e} where the largest element is"
-            f" {scale:.2e}; allowed is {tolerance:g} of that"
+            f"{what}: tensor {i} differs by {difference:.2e} where the largest element is {scale:.2e}; "
+            f"allowed is {tolerance:g} of that{see}"
         )
 
 
@@ -282,31 +384,3 @@ def _spread(arg: Any) -> Any:
         return arg
     turned = arg.transpose(-1, -2).contiguous().transpose(-1, -2) if arg.dim() > 1 else arg
     return torch.stack([turned, torch.full_like(turned, float("nan"))], dim=-1)[..., 0]
-
-
-@contextmanager
-def _poisoned_memory() -> Iterator[None]:
-    """Let PyTorch fill new memory with NaN, as its deterministic mode does."""
-    import torch
-
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(mode=True, warn_only=True)
-    try:
-        assert torch.empty(64).isnan().all(), (
-            "PyTorch's fill_uninitialized_memory is off: nothing is poisoned"
-        )
-        yield
-    finally:
-        torch.use_deterministic_algorithms(mode=before)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -30,6 +30,15 @@ class DefaultsDiffer(nn.Identity):
         super().__init__()
 
 
+class ConfigLacksARequiredOption(nn.Identity):
+    def __init__(self, d_model: int, n_heads: int, depth: int = 0) -> None:
+        super().__init__()
+
+
+class ConfigClassIsMissing(nn.Identity):
+    """Its component names a config class that is not there."""
+
+
 class TargetIsMissing(nn.Identity):
     """Its component names another attribute."""
 
@@ -38,6 +47,18 @@ _CONFIG = {"config": f"{__name__}:DefaultIsNotAllowedConfig"}
 FAULTS = (
     Fault(DefaultIsNotAllowed, "test_its_defaults_are_allowed", "depth: given 0, allowed is >= 1", _CONFIG),
     Fault(ConfigDisagrees, "test_its_config_class_agrees_with_its_target", "takes no .'depth'", _CONFIG),
+    Fault(
+        ConfigLacksARequiredOption,
+        "test_its_config_class_agrees_with_its_target",
+        r"requires \['n_heads'\], which planted.manifests:DefaultIsNotAllowedConfig lacks",
+        _CONFIG,
+    ),
+    Fault(
+        ConfigClassIsMissing,
+        "test_its_config_class_agrees_with_its_target",
+        "'planted.manifests:Gone' cannot be imported",
+        {"config": f"{__name__}:Gone"},
+    ),
     Fault(DefaultsDiffer, "test_its_defaults_are_the_targets", "depth is 0 by default .* but 3 in", _CONFIG),
     Fault(
         TargetIsMissing,
