@@ -9,7 +9,7 @@ import numpy as np
 from helix_data.byte_alphabet import BYTE_OF, CHARACTER_OF
 from helix_data.hf_tokenizer import HFTokenizer
 from helix_data.text_pieces import text_and_bytes
-from helix_kernel.errors import ArgumentError, DataError
+from helix_kernel.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +55,11 @@ class BytePair(HFTokenizer):
                 "ids do not lead back to the same bytes; use hf-tokenizer for it"
             )
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # The library's pickle forgets it: another process would take a text's words for special tokens.
+        vars(self).update(state)
+        self._backend.encode_special_tokens = True
+
     @property
     def special_ids(self) -> dict[str, int]:
         """The ids of tokens that no text becomes, by name, in the order of their ids."""
@@ -81,9 +86,7 @@ class BytePair(HFTokenizer):
         Raises:
             ArgumentError: An id is below 0.
         """
-        wrong = next((int(value) for value in ids if value < 0), None)
-        if wrong is not None:
-            raise ArgumentError(f"ids hold {wrong}, allowed is 0 to {self.vocab_size - 1}")
+        self._check_ids(ids)
         return b"".join(self._bytes_of.get(int(value), b"") for value in ids)
 
 

@@ -73,9 +73,19 @@ class HFTokenizer:
         return np.array(encoding.ids, dtype=np.uint32)
 
     def decode(self, ids: Sequence[int]) -> bytes:
-        """Return the text of ids in UTF-8, special tokens by their names; unknown ids are nothing."""
+        """Return the text of ids in UTF-8, special tokens by their names; ids that no token has are nothing.
+
+        Raises:
+            ArgumentError: An id is below 0.
+        """
+        self._check_ids(ids)
         text: str = self._backend.decode([int(value) for value in ids], skip_special_tokens=False)
         return text.encode()
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        wrong = next((int(value) for value in ids if value < 0), None)
+        if wrong is not None:
+            raise ArgumentError(f"ids hold {wrong}, allowed is 0 to {self.vocab_size - 1}")
 
 
 def _read(path: str) -> bytes:

@@ -35,6 +35,7 @@ def helix_kinds() -> list[Kind]:
             summary="What turns text into ids and back",
             section="tokenizer",
             default="bytes",
+            suite="helix_data.testing.tokenizers:TokenizerSuite",
         ),
         Kind(
             name="loader",
@@ -43,6 +44,7 @@ def helix_kinds() -> list[Kind]:
             section="loader",
             default="prefetch",
             context=("dataset", "seed", "rank", "world_size"),
+            suite="helix_data.testing.loaders:LoaderSuite",
         ),
     ]
 
@@ -178,6 +180,7 @@ def helix_loaders() -> list[Component]:
             target="helix_data.loading.prefetch:Prefetch",
             config="helix_data.loading.config:PrefetchConfig",
             summary="Batches in order, made when asked for or ahead by processes, the same to the bit",
+            examples=({}, {"workers": 2}),
         ),
     ]
 
@@ -198,6 +201,7 @@ def helix_tokenizers() -> list[Component]:
             config="helix_data.config:HFTokenizerConfig",
             summary="A tokenizer.json of the library tokenizers, as Hugging Face models have",
             requires=("helix-data[tokenizers]",),
+            examples=({"path": "<tokenizer.json>"},),
         ),
         Component(
             name="byte-pair",
@@ -205,6 +209,7 @@ def helix_tokenizers() -> list[Component]:
             config="helix_data.byte_pair_config:BytePairConfig",
             summary="Byte-pair encoding of any bytes, by what helix tokenizer train writes",
             requires=("helix-data[tokenizers]",),
+            examples=({"path": "<tokenizer.json>"},),
         ),
     ]
 

@@ -79,10 +79,17 @@ class Prefetch:
         steps = range(first, last)
         # The first is made here: it says how much memory a batch takes.
         for step in steps[: 1 if self.workers else len(steps)]:
-            batch = self._share.batch(step)
+            batch = self._made_here(step)
             yield self._pinned(batch) if self.pin_memory else batch
         if self.workers and len(steps) > 1:
             yield from self._made_ahead(steps[1:], slot_size=_room(batch))
+
+    def _made_here(self, step: int) -> Any:
+        try:
+            return self._share.batch(step)
+        except Exception as error:
+            error.add_note(f"while making batch {step}")
+            raise
 
     def _made_ahead(self, steps: range, *, slot_size: int) -> Iterator[Any]:
         workers: list[WorkerProcess] = []

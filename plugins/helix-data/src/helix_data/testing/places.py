@@ -27,12 +27,12 @@ def filled(example: Any) -> Any:
 
 @functools.cache
 def place(name: str) -> str:
-    """Return the path of a folder that is one of `PLACES`, the same until the process ends."""
+    """Return the path of a folder or file that is one of `PLACES`, the same until the process ends."""
     holder = tempfile.TemporaryDirectory(prefix="helix-place-", ignore_cleanup_errors=True)
     _FOLDERS.append(holder)
     folder = Path(holder.name)
-    PLACES[name](folder)
-    return str(folder)
+    made = PLACES[name](folder)
+    return str(made or folder)
 
 
 def _text(seed: int, size: int) -> bytes:
@@ -73,17 +73,34 @@ def _shards(folder: Path) -> None:
         )
 
 
+def _tokenizer(folder: Path) -> Path:
+    from helix_data.byte_pair_training import train_byte_pair
+    from helix_data.sources import open_paths
+
+    text, file = folder / "text.txt", folder / "tokenizer.json"
+    text.write_text(
+        "The cat sat on the mat, and the cat sat. Süße Äpfel, naïve cafés.\n" * 20, encoding="utf-8"
+    )
+    trained = train_byte_pair(open_paths([str(text)]), vocab_size=300, special_tokens=["<|end|>"])
+    file.write_text(trained, encoding="utf-8")
+    return file
+
+
 def _empty(_folder: Path) -> None:
     """Leave the folder as it is."""
 
 
-PLACES: dict[str, Callable[[Path], None]] = {
+PLACES: dict[str, Callable[[Path], Path | None]] = {
     "<files>": _files,
     "<classes>": _classes,
     "<shards>": _shards,
+    "<tokenizer.json>": _tokenizer,
     "<empty>": _empty,
 }
-"""What makes each: text files, a folder of them for each of two classes, shards, or nothing at all."""
+"""What makes each: text files, a folder of them for each of two classes, shards, a tokenizer, or nothing.
+
+What returns a path has made a file, the others fill the folder that they are given.
+"""
 
 
 class _Nobody:
