@@ -382,5 +382,6 @@ def _spread(arg: Any) -> Any:
 
     if not _is_inexact(arg):
         return arg
-    turned = arg.transpose(-1, -2).contiguous().transpose(-1, -2) if arg.dim() > 1 else arg
-    return torch.stack([turned, torch.full_like(turned, float("nan"))], dim=-1)[..., 0]
+    turned = arg.transpose(-1, -2) if arg.dim() > 1 else arg
+    spread = torch.stack([turned, torch.full_like(turned, float("nan"))], dim=-1)[..., 0]
+    return spread.transpose(-1, -2) if arg.dim() > 1 else spread

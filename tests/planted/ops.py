@@ -93,6 +93,10 @@ def ignores_strides(x, weight, initial_state):
     return echo(dense, weight, initial_state)
 
 
+def refuses_strides(x, weight, initial_state):
+    return echo(x.view(-1).view(x.shape), weight, initial_state)
+
+
 def changes_its_input(x, weight, initial_state):
     results = echo(x, weight, initial_state)
     x.detach().mul_(2)
@@ -170,6 +174,12 @@ FAULTS = (
         "reference",
         "test_every_tensor_matters",
         "the gradient of initial_state is 0 in each of 3 samples",
+    ),
+    _fault(
+        refuses_strides,
+        "reference",
+        "test_arguments_need_not_be_contiguous",
+        "arguments that are not contiguous are refused",
     ),
     _fault(
         ignores_strides,
