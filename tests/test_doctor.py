@@ -566,6 +566,12 @@ class TestTargets:
 
 
 class TestCaches:
+    @pytest.fixture(autouse=True)
+    def kept_at_once(self, monkeypatch):
+        """Keep listings also while the checkout's own folder changes, and no bytecode of what is rewritten."""
+        monkeypatch.setattr("helix_kernel.discovery.SETTLED_NS", -1)
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
     def test_a_list_of_entry_points_that_is_stale(self, site, doctor, mend):
         info = install(site, "acme", "")
         os.utime(site, ns=(10**18, 10**18))
