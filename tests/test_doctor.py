@@ -568,7 +568,7 @@ class TestTargets:
 class TestCaches:
     @pytest.fixture(autouse=True)
     def kept_at_once(self, monkeypatch):
-        """Keep listings also while the checkout's own folder changes, and no bytecode of what is rewritten."""
+        """Keep listings also while a folder of the checkout changes, and no bytecode of what is rewritten."""
         monkeypatch.setattr("helix_kernel.discovery.SETTLED_NS", -1)
         monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
