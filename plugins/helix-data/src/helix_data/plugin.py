@@ -36,6 +36,7 @@ def helix_kinds() -> list[Kind]:
             section="tokenizer",
             default="bytes",
             suite="helix_data.testing.tokenizers:TokenizerSuite",
+            template="helix_data:templates/tokenizer",
         ),
         Kind(
             name="loader",
@@ -45,6 +46,7 @@ def helix_kinds() -> list[Kind]:
             default="prefetch",
             context=("dataset", "seed", "rank", "world_size"),
             suite="helix_data.testing.loaders:LoaderSuite",
+            template="helix_data:templates/loader",
         ),
     ]
 

@@ -10,6 +10,7 @@ Subclass `LoaderSuite`, give it a loader, and pytest runs the rest::
 from __future__ import annotations
 
 import gc
+import importlib
 import itertools
 import multiprocessing
 import pickle
@@ -37,6 +38,11 @@ class Drawn:
     """
 
     fails_at: int = -1
+
+    def __attrs_post_init__(self) -> None:
+        # Loaded, as by a real dataset's module, before a batch is made: only then are they seeded.
+        for name in ("numpy", "torch"):
+            importlib.import_module(name)
 
     def batch(self, *, seed: int, step: int, rank: int = 0, world_size: int = 1) -> dict[str, Any]:
         """Return the place, and (4 + step % 3) numbers of each generator."""
