@@ -41,6 +41,7 @@ def built(project: Path, into: Path) -> Path:
     return wheel
 
 
+@pytest.mark.timeout(1200)  # helix-cpu is compiled, for three instruction sets
 @pytest.mark.parametrize("project", PROJECTS, ids=lambda path: path.name)
 def test_a_wheel_holds_the_package_its_types_and_nothing_else(project: Path, tmp_path: Path):
     declared = tomllib.loads((project / "pyproject.toml").read_text())["project"]

@@ -16,7 +16,7 @@ import helix_ssm.ops  # noqa: F401 - defines the contract
 from helix_cpu.ops.ssd_scan import ssd_scan, ssd_scan_backward
 from helix_kernel.errors import ArgumentError
 from helix_kernel.ops import reference
-from helix_kernel.testing.ops import _poisoned_memory, _threads
+from helix_kernel.testing._op_surroundings import poisoned_memory, threads
 
 REFERENCE, GRADIENT = reference("ssd_scan"), reference("ssd_scan_backward")
 SUMS = (2, 6)  # among the gradients: those of A and dt_bias, summed over tokens
@@ -179,7 +179,7 @@ def test_results_do_not_depend_on_the_number_of_threads(sizes):
     grads = cotangents(call)
     found = []
     for count in (1, 2, 5):
-        with _threads(count):
+        with threads(count):
             found.append([*ssd_scan(*call), *ssd_scan_backward(*grads, *call)])
     for others in found[1:]:
         assert all(torch.equal(*pair) for pair in zip(found[0], others, strict=True))
@@ -188,7 +188,7 @@ def test_results_do_not_depend_on_the_number_of_threads(sizes):
 @pytest.mark.parametrize("sizes", [{}, {"seq_len": 1}, {"seq_len": 0}, {"head_dim": 17, "d_state": 9}])
 def test_memory_that_nobody_wrote_is_not_read(sizes):
     call = draw(**sizes)
-    with _poisoned_memory():
+    with poisoned_memory():
         found = [*ssd_scan(*call), *ssd_scan_backward(*cotangents(call), *call)]
     assert not any(tensor.isnan().any() for tensor in found)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BLOCK = re.compile(
-    r"(?:^<!-- (?P<marker>not run|parsed): (?P<reason>[^\n]+?) -->\n+)?"
+    r"(?:^<!-- (?P<marker>not run|parsed|apart): (?P<reason>[^\n]+?) -->\n+)?"
     r"^(?P<fence>`{3,})(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=fence)[ ]*$",
     flags=re.DOTALL | re.MULTILINE,
 )
@@ -28,7 +28,8 @@ class Block:
         line: Line of the page where it begins, from 1.
         language: What the fence says: toml, python, sh, console, text, …
         text: What it holds.
-        marker: ``""``, ``"not run"`` or ``"parsed"`` (commands are parsed, and not run).
+        marker: ``""``, ``"not run"``, ``"parsed"`` (commands are parsed, and not run) or ``"apart"`` (Python that
+            changes the process runs in one of its own).
         reason: Why it is marked.
     """
 

@@ -98,7 +98,8 @@ class Walk:
         path.write_text(block.text)
 
     def _run_python(self, block: Block) -> None:
-        if self._search:  # where something is installed, this process does not know it
+        # Where something is installed, this process does not know it.
+        if self._search or block.marker == "apart":
             done = self._process(["-c", block.text])
             assert done.returncode == 0, f"{block}: {done.stderr}"
         else:
