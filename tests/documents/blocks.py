@@ -28,8 +28,8 @@ class Block:
         line: Line of the page where it begins, from 1.
         language: What the fence says: toml, python, sh, console, text, …
         text: What it holds.
-        marker: ``""``, ``"not run"``, ``"parsed"`` (commands are parsed, and not run) or ``"apart"`` (Python that
-            changes the process runs in one of its own).
+        marker: ``""``, ``"not run"``, ``"parsed"`` (commands are parsed, and not run) or ``"apart"`` (Python
+            that changes the process runs in one of its own).
         reason: Why it is marked.
     """
 
