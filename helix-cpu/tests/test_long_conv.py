@@ -89,6 +89,7 @@ def test_any_size_agrees_with_the_reference(batch_size, seq_len, d_model, n_lags
     least = max(n_lags, 1)  # what the terms of a sum come to, where they happen to cancel in all of it
     assert close(long_conv(*args), REFERENCE(*double(*args)), 1e-6, least)
     found, expected = long_conv_backward(grad, *args), GRADIENT(*double(grad, *args))
+    least = max(least, (batch_size * seq_len) ** 0.5)  # the gradient of D sums over rows and steps
     assert all(close(*pair, 1e-6, least) for pair in zip(found, expected, strict=True))
 
 
