@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from helix_data.testing.places import PLACES, filled
+from helix_data.testing.places import PLACES, filled, with_places
 from helix_kernel.errors import ArgumentError
 from helix_kernel.randomness import batch_of
 from helix_kernel.testing.plain_state import copied, same
@@ -254,9 +254,7 @@ class DatasetSuite(Suite):
         return time.process_time() - begun
 
     def _see(self, *lines: str) -> str:
-        made = self.how("make_dataset()")
-        for name in PLACES:
-            made = made.replace(repr(name), f"place({name!r})")
+        made = with_places(self.how("make_dataset()"))
         return self.see(
             "import functools",
             "import helix_kernel",

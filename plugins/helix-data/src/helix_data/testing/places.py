@@ -35,6 +35,13 @@ def place(name: str) -> str:
     return str(made or folder)
 
 
+def with_places(code: str) -> str:
+    """Return code in which the name of a place has become the call that makes it."""
+    for name in PLACES:
+        code = code.replace(repr(name), f"place({name!r})")
+    return code
+
+
 def _text(seed: int, size: int) -> bytes:
     """Return bytes of which no part of some length comes twice."""
     draw = random.Random(f"place {seed}")  # noqa: S311 - no secret

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from helix_data.testing.places import PLACES, filled
+from helix_data.testing.places import filled, with_places
 from helix_kernel.errors import ArgumentError
 from helix_kernel.testing.suite import Suite
 
@@ -179,9 +179,7 @@ class TokenizerSuite(Suite):
         return None
 
     def _see(self, *lines: str) -> str:
-        made = self.how("make_tokenizer()")
-        for name in PLACES:
-            made = made.replace(repr(name), f"place({name!r})")
+        made = with_places(self.how("make_tokenizer()"))
         return self.see(
             "import helix_kernel",
             "from helix_data.testing.places import place",
