@@ -1,16 +1,22 @@
-"""The backend cuda-triton says what is missing, or what it found, and offers no op."""
+"""The backend cuda-triton says what is missing, or what it found."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from helix_cpu.backend import CPUBackend
 from helix_cuda import backend as module
 from helix_cuda.backend import CUDABackend
 from helix_cuda.plugin import helix_backends
 from helix_kernel.backends import BackendSelector, Memory
 from helix_kernel.errors import ArgumentError
 from helix_kernel.targets import load_target
+
+
+@pytest.fixture(autouse=True)
+def _compiled(monkeypatch):
+    monkeypatch.setattr(module, "interprets", lambda: False)
 
 
 @pytest.fixture
@@ -52,7 +58,7 @@ def test_without_triton_the_probe_says_so(monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda _: None)
     probe = CUDABackend().probe()
     assert not probe.available
-    assert "pip install triton" in probe.reason
+    assert "python -m pip install triton" in probe.reason
 
 
 @pytest.mark.usefixtures("_two_gpus")
@@ -69,3 +75,10 @@ def test_to_ask_for_it_where_it_is_missing_is_an_error_with_the_reason(monkeypat
     monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(ArgumentError, match=r"'cuda-triton' is not available: PyTorch .* built without CUDA"):
         BackendSelector({"cuda-triton": CUDABackend()}).select(["cuda-triton"])
+
+
+def test_interpreted_it_serves_the_cpu_where_it_is_named_only(monkeypatch):
+    monkeypatch.setattr(module, "interprets", lambda: True)
+    selector = BackendSelector({"cuda-triton": CUDABackend(), "cpu-simd": CPUBackend()})
+    assert selector.select(["cuda-triton"]).service("rms_norm", "cpu").serving == "cuda-triton"
+    assert selector.select(["auto"]).service("rms_norm", "cpu").serving == "cpu-simd"
