@@ -5,7 +5,7 @@ import triton.language as tl
 
 from helix_cuda.tuning import tuned
 
-_CONFIGS = [triton.Config({}, num_warps=warps) for warps in (4, 8, 16)]
+_CONFIGS = [triton.Config({}, num_warps=warps) for warps in (8, 4, 16)]
 
 
 @tuned(_CONFIGS, key=["width", "gated"])
@@ -15,7 +15,7 @@ def forward(
     gated: tl.constexpr, gate_first: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Write y of `ROWS` rows; the second axis of the grid counts groups."""
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    rows = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     columns, inside = _block(rows, n_rows, width, COLUMNS)
     s = tl.load(x + rows[:, None] * x_stride + columns, mask=inside, other=0.0).to(tl.float32)
     if gated:
@@ -23,7 +23,7 @@ def forward(
         if gate_first:
             s = s * gate
     scale = 1.0 / tl.sqrt_rn(tl.sum(s * s, axis=1) / width + eps)
-    value = s * scale[:, None] * _weights(weight, columns, inside)
+    value = s * scale[:, None] * _scales(weight, width, COLUMNS)
     if gated and not gate_first:
         value = value * gate
     tl.store(y + rows[:, None] * y_stride + columns, value, mask=inside)
@@ -37,13 +37,11 @@ def backward(
     gated: tl.constexpr, gate_first: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Write the gradients of `rows_per_program` rows, and this program's part of the weight's."""
-    columns = tl.program_id(1) * width + tl.arange(0, COLUMNS)
-    held = tl.arange(0, COLUMNS) < width
-    scales = tl.load(weight + columns, mask=held, other=0.0).to(tl.float32)[None, :]
+    scales = _scales(weight, width, COLUMNS)
     total = tl.zeros([COLUMNS], tl.float32)
     first = tl.program_id(0) * rows_per_program
     for begin in range(first, tl.minimum(first + rows_per_program, n_rows), ROWS):
-        rows = begin + tl.arange(0, ROWS)
+        rows = (begin + tl.arange(0, ROWS)).to(tl.int64)
         at, inside = _block(rows, n_rows, width, COLUMNS)
         value = tl.load(x + rows[:, None] * x_stride + at, mask=inside, other=0.0).to(tl.float32)
         grad = tl.load(grad_y + rows[:, None] * y_stride + at, mask=inside, other=0.0).to(tl.float32)
@@ -67,7 +65,10 @@ def backward(
             _store_gate(grad_z, grad_s * value, gate_input, rows, y_stride, at, inside)
             grad_s = grad_s * gate
         tl.store(grad_x + rows[:, None] * y_stride + at, grad_s, mask=inside)
-    tl.store(sums + tl.program_id(0) * d_model + columns, total, mask=held)
+    within = tl.arange(0, COLUMNS)
+    tl.store(
+        sums + tl.program_id(0) * d_model + tl.program_id(1) * width + within, total, mask=within < width
+    )
 
 
 @triton.jit
@@ -77,10 +78,10 @@ def _block(rows, n_rows, width, COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def _weights(weight, columns, inside):
-    return tl.load(weight + columns + tl.zeros_like(inside).to(tl.int32), mask=inside, other=0.0).to(
-        tl.float32
-    )
+def _scales(weight, width, COLUMNS: tl.constexpr):
+    within = tl.arange(0, COLUMNS)
+    scales = tl.load(weight + tl.program_id(1) * width + within, mask=within < width, other=0.0)
+    return scales.to(tl.float32)[None, :]
 
 
 @triton.jit
