@@ -8,14 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(Path(__file__).parent / "toy"), str(Path(__file__).parent / "servers")]
 sys.path.append(str(Path(__file__).parent))  # for documents
-# How long an example takes says more about the machine's other work than about the code.
-settings.register_profile("helix", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("helix")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,13 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
-# How long an example takes says more about the machine's other work than about the code.
-settings.register_profile("helix", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("helix")
 TEXT = "The cat sat on the mat. Das Mädchen aß süße Äpfel — naïve café, 日本語 too.\n" * 30
 
 

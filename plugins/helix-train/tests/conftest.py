@@ -8,11 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
-# How long an example takes says more about the machine's other work than about the code.
-settings.register_profile("helix", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("helix")
 TOY = Path(__file__).parent / "toy"
 sys.path.insert(0, str(TOY))
 
