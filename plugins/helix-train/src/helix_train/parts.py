@@ -161,6 +161,7 @@ LOGGERS = (
         config=f"{_LOGGERS}.config:WandbConfig",
         summary="A run for Weights & Biases, sent as it goes or later",
         requires=("helix-train[wandb]",),
+        examples=({"mode": "offline"},),
     ),
 )
 

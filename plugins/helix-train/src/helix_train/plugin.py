@@ -32,6 +32,7 @@ def helix_kinds() -> list[Kind]:
             name="logger",
             plural="loggers",
             summary="Where a run's metrics go, besides the files that every run writes",
+            suite="helix_train.testing.loggers:LoggerSuite",
             template="helix_train:templates/logger",
         ),
         Kind(
@@ -95,6 +96,7 @@ def helix_trainers() -> list[Component]:
             target="helix_train.trainer:build_trainer",
             config="helix_train.config:TrainerConfig",
             summary="Forward, loss, backward, clip, step; exact resume",
+            sections=("model", "data", "loss", "optimizer", "schedule"),
         )
     ]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 Status = Literal["done", "failed", "interrupted"]
@@ -36,7 +36,8 @@ class RunInfo:
 class Logger(Protocol):
     """Takes a run's metrics on. Of several ranks, only rank 0 logs.
 
-    One that can take points back has the method of `TakesBack` besides.
+    One that can take points back has the method of `TakesBack` besides; one that can read what it wrote, that
+    of `ReadsBack`; one that needs a service, the attribute of `NeedsService`.
     """
 
     def begin(self, run: RunInfo) -> None:
@@ -65,3 +66,27 @@ class TakesBack(Protocol):
 
     def drop_after(self, step: int) -> None:
         """Forget what was logged of the steps after one, to which the run has gone back."""
+
+
+@runtime_checkable
+class ReadsBack(Protocol):
+    """What a logger may have besides: it reads what it wrote, so that its conformance suite sees more."""
+
+    def read_back(self, run: RunInfo) -> Mapping[str, Sequence[tuple[int, float]]]:
+        """Return the points (step, value) of each metric that count, in the order of the steps.
+
+        Args:
+            run: As `begin` had it; asked of a logger that has not begun.
+        """
+
+
+@runtime_checkable
+class NeedsService(Protocol):
+    """What a logger has besides that works with a service, such as a server, which tests have not at hand.
+
+    Attributes:
+        stand_in: ``"package.module:function"``: given a folder, it returns a context manager within which the
+            logger works without the service. Its conformance suite imports it, and nothing else does.
+    """
+
+    stand_in: ClassVar[str]

@@ -70,6 +70,17 @@ class CsvLogger:
         if self._stream is not None:
             self._stream.close()
 
+    def read_back(self, run: RunInfo) -> dict[str, list[tuple[int, float]]]:
+        """Return the points (step, value) of each column.
+
+        Raises:
+            DataError: The file is no table of metrics.
+        """
+        columns, rows = _read(run.out / self._file)
+        return {
+            name: [(int(row["step"]), float(row[name])) for row in rows if row[name]] for name in columns[1:]
+        }
+
     def _opened(self) -> TextIO:
         assert self._stream is not None, "begin() comes first"
         return self._stream
