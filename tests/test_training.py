@@ -165,6 +165,7 @@ def test_changing_the_mixers_name_is_all_it_takes(mixer: str, tmp_path: Path, sm
         ["trainer.accumulate=3"],
         ["trainer.activation_checkpointing=true"],
         ["trainer.chunk_len=24"],
+        ["trainer.logits_chunk=50"],
         ["trainer.gradient=truncated", "trainer.chunk_len=24"],
         ["optimizer.use=lion", "optimizer.lr=5e-3", "schedule.use=linear"],
     ],

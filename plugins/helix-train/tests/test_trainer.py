@@ -225,6 +225,11 @@ class TestWrongArguments:
         with pytest.raises(ArgumentError, match="leave one of them out"):
             TrainerConfig(config=trainer().config, steps=1, chunk_len=2, activation_checkpointing=True)
 
+    @pytest.mark.parametrize("other", [{"chunk_len": 2}, {"parallel": "fsdp2"}], ids=str)
+    def test_logits_are_not_made_in_parts_within_chunks_nor_shards(self, trainer, other):
+        with pytest.raises(ArgumentError, match=r"trainer.logits_chunk=4 does not go with trainer\."):
+            TrainerConfig(config=trainer().config, steps=1, logits_chunk=4, **other)
+
 
 class TestChunks:
     """What the gradients are is for test_streaming; here, that the trainer takes them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from helix_train.logits import backward_by_positions
 from helix_train.objective import Examples, Losses, add_up
 from helix_train.streaming import backward_in_chunks
 
@@ -52,14 +53,15 @@ class Accumulation:
         options, scale = self._options, self._parts.precision.scale
         examples, weight = Examples.of(batch, self._ranks.device), scale / options.accumulate
         with self._ranks.accumulating(last=last):
-            if not options.chunk_len:
-                losses = self._parts.objective.backward(examples, weight=weight)
-            else:
-                losses = backward_in_chunks(
-                    self._parts.objective,
-                    examples,
-                    chunk_len=options.chunk_len,
-                    gradient=options.gradient,
-                    weight=weight,
-                )
+            losses = self._backward_of(examples, weight)
         return losses.scaled(1 / scale)
+
+    def _backward_of(self, examples: Examples, weight: float) -> Losses:
+        options, objective = self._options, self._parts.objective
+        if options.chunk_len:
+            return backward_in_chunks(
+                objective, examples, chunk_len=options.chunk_len, gradient=options.gradient, weight=weight
+            )
+        if options.logits_chunk:
+            return backward_by_positions(objective, examples, n_positions=options.logits_chunk, weight=weight)
+        return objective.backward(examples, weight=weight)

@@ -10,6 +10,7 @@ import torch
 
 from helix_kernel.errors import ArgumentError
 from helix_train.initial_weights import load_initial_weights
+from helix_train.logits import check_has_features
 from helix_train.objective import Objective
 from helix_train.optimizers.muon import mark_tables
 from helix_train.precision import Precision
@@ -89,9 +90,13 @@ def assemble(options: TrainerConfig, ranks: Ranks, *, resumes: bool) -> Parts:
         _recompute_blocks(model)
     if options.chunk_len:
         check_streams(model, instead="whole sequences (trainer.chunk_len=0)")
+    if options.logits_chunk:
+        check_has_features(model)
     _require_one_number(config["loss"])
     loss = kernel.build("loss", config["loss"]).to(ranks.device)
-    runs = ranks.prepare(model, streams=options.chunk_len > 0)
+    in_parts = options.chunk_len > 0 or options.logits_chunk > 0
+    runs = ranks.prepare(model, streams=in_parts)
+    forward: Any = runs.features if options.logits_chunk else runs
     ranks.seed_apart(options.seed)
     precision = Precision(options.precision, ranks.device.type)
     mark_tables(model)
@@ -104,7 +109,7 @@ def assemble(options: TrainerConfig, ranks: Ranks, *, resumes: bool) -> Parts:
             model=model,
             loss=loss,
             precision=_contexts(precision, ranks.device, offload=options.activation_offload),
-            forward=torch.compile(runs) if options.compile else runs,
+            forward=torch.compile(forward) if options.compile else forward,
         ),
         precision=precision,
         optimizer=optimizer,

@@ -70,6 +70,11 @@ class TrainerConfig:
         help="what passes backwards through the borders between chunks: truncated, nothing; exact, the "
         "gradient of the whole sequence, for one more forward pass",
     )
+    logits_chunk: int = option(
+        0,
+        help="positions whose logits are held at a time, for a vocabulary that outweighs the model; 0: all",
+        ge=0,
+    )
     activation_checkpointing: bool = option(
         False, help="recompute blocks in the backward pass instead of keeping their activations"
     )
@@ -110,6 +115,7 @@ class TrainerConfig:
         _check_choices(self)
         check_profiled(self.profile_steps)
         check_recomputation(self.chunk_len, activation_checkpointing=self.activation_checkpointing)
+        check_logits_chunk(self)
         check_best(self.keep_best, self.validate_every)
 
 
@@ -129,6 +135,19 @@ def check_recomputation(chunk_len: int, *, activation_checkpointing: bool) -> No
             f"trainer.activation_checkpointing is true with trainer.chunk_len={chunk_len}, which holds one "
             "chunk's activations already; leave one of them out"
         )
+
+
+def check_logits_chunk(options: TrainerConfig) -> None:
+    """Raise `ArgumentError` where logits are to be made in parts, beside what does not go with it."""
+    others = {
+        "trainer.chunk_len": options.chunk_len > 0,
+        'trainer.parallel="fsdp2"': options.parallel == "fsdp2",
+    }
+    for other, present in others.items():
+        if options.logits_chunk and present:
+            raise ArgumentError(
+                f"trainer.logits_chunk={options.logits_chunk} does not go with {other}; leave one of them out"
+            )
 
 
 def _check_choices(options: TrainerConfig) -> None:

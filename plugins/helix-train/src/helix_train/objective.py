@@ -109,7 +109,8 @@ class Objective:
         loss: ``loss(prediction, target)``, with ``mask=`` where a batch has one; gives a scalar.
         precision: Makes the context that the model runs in, such as autocast.
         forward: What is called in the model's place for whole sequences, such as the model compiled; the
-            model itself if left out.
+            model itself if left out. Where logits are made in parts, it gives the features; see
+            `helix_train.logits`.
     """
 
     model: Any
@@ -135,11 +136,17 @@ class Objective:
 
     def measure(self, prediction: Tensor, examples: Examples) -> Losses:
         """Return the losses of a prediction that the model has just made."""
-        # A loss is summed in float32 at least.
+        task = self.measure_task(prediction, examples.targets, examples.mask)
+        return Losses(task=task, auxiliary=self.auxiliary())
+
+    def measure_task(self, prediction: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the loss of a prediction, a scalar, summed in float32 at least."""
         prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))
-        masked = {} if examples.mask is None else {"mask": examples.mask}
-        auxiliary = getattr(self.model, "auxiliary_loss", None)
-        return Losses(
-            task=self.loss(prediction, examples.targets, **masked),
-            auxiliary=None if auxiliary is None else auxiliary(),
-        )
+        masked = {} if mask is None else {"mask": mask}
+        loss: Tensor = self.loss(prediction, targets, **masked)
+        return loss
+
+    def auxiliary(self) -> Tensor | None:
+        """Return what the model's last run adds to the loss, a scalar, or None."""
+        own = getattr(self.model, "auxiliary_loss", None)
+        return None if own is None else own()

@@ -85,11 +85,27 @@ class LanguageModel(nn.Module):
         Raises:
             ArgumentError: ids, mask or cu_seqlens have another shape or dtype.
         """
+        if mask is not None:
+            check_ids("language-model", ids)
+            packed, cu_seqlens = pack(ids, mask)
+            return unpack(self(packed, cu_seqlens=cu_seqlens), mask)
+        return self.logits(self.features(ids, cu_seqlens=cu_seqlens))
+
+    def features(
+        self, ids: Tensor, *, mask: Tensor | None = None, cu_seqlens: Tensor | None = None
+    ) -> Tensor:
+        """Map ids to what the norm and the head read, (B, L, D), 0 where the mask hides; see `forward`."""
         check_ids("language-model", ids)
         if mask is not None:
             packed, cu_seqlens = pack(ids, mask)
-            return unpack(self(packed, cu_seqlens=cu_seqlens), mask)
-        return self._logits(self.blocks(self.embedding(ids), cu_seqlens=cu_seqlens))
+            return unpack(self.features(packed, cu_seqlens=cu_seqlens), mask)
+        features: Tensor = self.blocks(self.embedding(ids), cu_seqlens=cu_seqlens)
+        return features
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Map features (B, L, D), of some positions or all, to their logits (B, L, V)."""
+        weight = self.embedding.weight if self.head is None else self.head.weight
+        return F.linear(self.norm(features), weight)
 
     def init_state(
         self, batch_size: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None
@@ -109,13 +125,13 @@ class LanguageModel(nn.Module):
         """
         check_ids("language-model", ids)
         x, state = self.blocks.extend(self.embedding(ids), state, cu_seqlens=cu_seqlens)
-        return self._logits(x), state
+        return self.logits(x), state
 
     def step(self, ids_t: Tensor, state: tuple[State, ...]) -> tuple[Tensor, tuple[State, ...]]:
         """Map one id a row, ids_t (B,), that follows `state` to logits (B, V) and the next state."""
         check_ids("language-model", ids_t, n_dims=1)
         x, state = self.blocks.step(self.embedding(ids_t), state)
-        return self._logits(x.unsqueeze(1)).squeeze(1), state
+        return self.logits(x.unsqueeze(1)).squeeze(1), state
 
     def prefill(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, tuple[State, ...]]:
         """Read prompts of different lengths, padded to one.
@@ -137,7 +153,7 @@ class LanguageModel(nn.Module):
             raise ArgumentError("language-model: mask has a row without any id that counts")
         start = self.init_state(len(ids), device=ids.device)
         x, state = self.blocks.extend(self.embedding(packed), start, cu_seqlens=bounds)
-        return self._logits(x[:, bounds[1:] - 1]).squeeze(0), state
+        return self.logits(x[:, bounds[1:] - 1]).squeeze(0), state
 
     def auxiliary_loss(self) -> Tensor | None:
         """Return the sum of the layers' own losses, as a router's, over the last forward in training."""
@@ -146,7 +162,3 @@ class LanguageModel(nn.Module):
     def set_activation_checkpointing(self, *, enabled: bool) -> None:
         """Choose whether training keeps only each block's input; see `Stack`."""
         self.blocks.set_activation_checkpointing(enabled=enabled)
-
-    def _logits(self, x: Tensor) -> Tensor:
-        weight = self.embedding.weight if self.head is None else self.head.weight
-        return F.linear(self.norm(x), weight)
