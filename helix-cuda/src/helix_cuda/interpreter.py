@@ -19,10 +19,12 @@ def interprets() -> bool:
 
 
 def mend() -> None:
-    """Let the interpreter of Triton 3.6 and before count with NumPy 2.4 and later; more than once is well.
+    """Mend Triton's interpreter; more than once is well.
 
-    Its scalars are arrays of one element in one dimension, which NumPy no longer turns into an ``int``, so
-    that a kernel's ``range`` over anything but a constant would fail.
+    Its scalars are arrays of one element in one dimension, which NumPy from 2.4 on no longer turns into an
+    ``int``, so that a kernel's ``range`` over anything but a constant would fail. It keeps bfloat16 in
+    unsigned integers, which its product of matrices takes for numbers; and it cuts float32 off to bfloat16,
+    where processors round.
     """
     from triton.runtime import interpreter
 
@@ -36,3 +38,29 @@ def mend() -> None:
 
     patch.mended = True  # type: ignore[attr-defined]
     interpreter._patch_lang_tensor = patch  # noqa: SLF001 - as above
+    _mend_bfloat16(interpreter)
+
+
+def _mend_bfloat16(interpreter: Any) -> None:
+    import torch
+    from triton import language
+
+    convert, multiply = interpreter._convert_float, interpreter.InterpreterBuilder.create_dot  # noqa: SLF001 - as above
+
+    def rounding(data: Any, given: Any, wanted: Any, mode: Any) -> Any:
+        if given is language.bfloat16 and wanted is language.float32:
+            return data.astype("uint32") << 16
+        if given is language.float32 and wanted is language.bfloat16:
+            return torch.tensor(data).to(torch.bfloat16).view(torch.int16).numpy().view("uint16")
+        return convert(data, given, wanted, mode)
+
+    def widened(matrix: Any) -> Any:
+        if matrix.dtype.scalar is not language.bfloat16:
+            return matrix
+        return type(matrix)((matrix.data.astype("uint32") << 16).view("float32"), language.float32)
+
+    def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+        return multiply(self, widened(a), widened(b), *rest)
+
+    interpreter._convert_float = rounding  # noqa: SLF001 - as above
+    interpreter.InterpreterBuilder.create_dot = create_dot
