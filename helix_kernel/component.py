@@ -51,6 +51,8 @@ class Component:
         aliases: Other names under which it is found.
         deprecated: Old names, each with the version since which it is deprecated.
         requires: Packages that building needs beyond the distribution's own requirements.
+        sections: Sections of a config that it reads beside its own, where it stands in one; a config that
+            lacks one of them is wrong.
         reads: Older versions of the distribution whose checkpoints it reads, such as ``">=0.1"``; those
             of its own version line it always does.
         upgrades: By version, what that version changed in a checkpoint: ``"package.module:function"``,
@@ -74,6 +76,7 @@ class Component:
     aliases: tuple[str, ...] = attrs.field(default=(), converter=_names)
     deprecated: Mapping[str, str] = attrs.field(factory=dict)
     requires: tuple[str, ...] = attrs.field(default=(), converter=_names)
+    sections: tuple[str, ...] = attrs.field(default=(), converter=_names)
     reads: str = ""
     upgrades: Mapping[str, str] = attrs.field(factory=dict, validator=_check_upgrades)
     examples: Sequence[Mapping[str, Any]] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from helix_kernel import catalogue
 from helix_kernel.config.document import Table, read_document, resolve_references
 from helix_kernel.config.resolve import Resolved
 from helix_kernel.config.structure import given, make_converter, problems
+from helix_kernel.diagnosis.mending import install
 from helix_kernel.errors import ConfigError, Problem, did_you_mean
 from helix_kernel.options import option
 from helix_kernel.renames import told_once
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from helix_kernel.component import Component
     from helix_kernel.kernel import Kernel
     from helix_kernel.lock_record import Record
 
@@ -177,6 +180,7 @@ def _resolve_document(table: Table, source: str, kernel: Kernel | None) -> Confi
             )
         except ConfigError as error:
             found += [problem for problem in error.problems if problem.path not in broken]
+    found += _missing_sections(expanded, kernel)
     if found:
         raise ConfigError(found, source)
     return Config(settings=settings, sections=sections, source=source, kernel=kernel)
@@ -196,10 +200,38 @@ def _unknown_section(name: str, value: Any, kernel: Kernel) -> Problem:
     owner = catalogue.SECTIONS.get(name)
     if owner:
         return Problem(
-            name, f"no installed plugin brings this section. It comes with {owner}: pip install {owner}"
+            name, f"no installed plugin brings this section. It comes with {owner}: {install(owner)}"
         )
     what = "section" if isinstance(value, dict) else "option"
     return Problem(name, f"unknown {what}.{did_you_mean(name, known)} Known sections: {', '.join(known[1:])}")
+
+
+def _missing_sections(table: Table, kernel: Kernel) -> list[Problem]:
+    """Report the sections that a component of the config reads and the config lacks."""
+    missing: dict[str, Problem] = {}
+    for name, value in table.items():
+        kind = kernel.registry.sections.get(name)
+        with suppress(ConfigError):  # what names no component is reported where it stands
+            if kind is None:
+                continue
+            component = kernel.resolver.component(kind.name, _with_default_use(value, kind.default))
+            for section in component.sections:
+                if section not in table:
+                    missing.setdefault(section, _missing_section(section, component, kernel))
+    return list(missing.values())
+
+
+def _missing_section(section: str, component: Component, kernel: Kernel) -> Problem:
+    kind = kernel.registry.sections.get(section)
+    if kind is None:
+        owner = catalogue.SECTIONS.get(section)
+        remedy = f". It comes with {owner}: {install(owner)}" if owner else ""
+        return Problem(section, f"missing; {component.qualified} reads it{remedy}")
+    known = ", ".join(offered.name for offered in kernel.components(kind.name))
+    return Problem(
+        section,
+        f"missing; {component.qualified} reads it. It holds the {kind.name}, installed: {known or 'none'}",
+    )
 
 
 def _with_default_use(value: Any, default: str | None) -> Any:

@@ -84,6 +84,7 @@ class _Writer:
             "anyOf": [name, {"type": "array", "items": name}],
         }
         settings = {"description": "Plugins and backends", **self._table(schema_of_class(KernelSettings), ())}
+        read = [rule for kind in kinds.values() for rule in self._sections_read(kind)]
         versions = ", ".join(sorted(f"{p.provider} {p.version}" for p in self._registry.plugins))
         return {
             "$schema": DIALECT,
@@ -99,12 +100,28 @@ class _Writer:
             },
             # What a file leaves out may stand in one that it extends.
             "if": {"required": ["extends"]},
-            "else": {"properties": {section: self._section(kind) for section, kind in kinds.items()}},
+            "else": {
+                "properties": {section: self._section(kind) for section, kind in kinds.items()},
+                **({"allOf": read} if read else {}),
+            },
             "$defs": {**self._definitions, **self._hints.definitions},
         }
 
     def _section(self, kind: Kind) -> JsonSchema:
         return self._kind(_Place(kind.name, kind.context, {"use": kind.default} if kind.default else None))
+
+    def _sections_read(self, kind: Kind) -> Iterator[JsonSchema]:
+        """Yield the sections that must stand beside one, for each component there that reads others."""
+        names = named(self._registry, kind.name)
+        for component in {c.qualified: c for c in names.values() if c.sections}.values():
+            own = [name for name, other in names.items() if other == component]
+            by_use = {"type": "object", "properties": {"use": {"enum": own}}}
+            needs_use = {} if kind.default in own else {"required": ["use"]}
+            chosen = {"anyOf": [{"enum": own}, {**by_use, **needs_use}]}
+            yield {
+                "if": {"required": [kind.section], "properties": {kind.section: chosen}},
+                "then": {"required": list(component.sections)},
+            }
 
     def _kind(self, place: _Place) -> JsonSchema:
         if place.name not in self._definitions:

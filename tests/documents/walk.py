@@ -107,11 +107,13 @@ class Walk:
 
     def _check_config(self, text: str) -> None:
         own = tomllib.loads(text)
+        read = REST if "trainer" in own else ()  # which reads the other sections
+        part = {**{section: {} for section in read}, **own}
         rest = [
             f"{section}.{option}={_as_toml(value)}"
-            for section in own
+            for section in part
             for option, value in REST.get(section, {}).items()
-            if _is_missing(option, own[section]) and _same_use(section, own[section])
+            if _is_missing(option, part[section]) and _same_use(section, part[section])
         ]
         Path("part.toml").write_text(text)
         code, _, error = self._helix("config", "check", "part.toml", *rest)

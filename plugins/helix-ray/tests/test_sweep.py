@@ -98,7 +98,7 @@ def test_every_trial_is_checked_and_not_only_the_first(plan):
 
 def test_a_section_that_is_missing_is_found_before_anything_runs(plan, tmp_path):
     (tmp_path / "part.toml").write_text("[trainer]\nsteps = 1\n")
-    with pytest.raises(ConfigError, match=r"\[data\] is missing"):
+    with pytest.raises(ConfigError, match=r"data: missing"):
         plan_sweep(str(tmp_path / "part.toml"), (), ["trainer.steps=randint(1,9)"], trials=1)
 
 

@@ -107,7 +107,7 @@ class TestTrain:
         config.write_text(tomli_w.dumps(table))
         code, _, err = helix("train", config)
         assert code == 2
-        assert "[schedule] is missing" in err
+        assert "schedule: missing; helix-train:trainer reads it" in err
 
     def test_an_interrupt_ends_with_130_and_can_be_resumed(self, helix, config, monkeypatch):
         batch = toy_lm.Data.batch

@@ -50,12 +50,12 @@ def train(
         json: Print one JSON object at the end.
     """
     from helix_ray.cluster import connected
-    from helix_ray.launch import Workers, require_sections, train_on_ray
+    from helix_ray.launch import Workers, train_on_ray
 
     _check(workers=(workers, 1), max_failures=(max_failures, -1))
     _check_resources(cpus_per_worker, gpus_per_worker, each="worker")
     config = load_config(file, overrides)
-    require_sections(config)
+    _ = config["trainer"]  # which asks for the other sections itself
     asked = Workers(count=workers, cpus=cpus_per_worker, gpus=gpus_per_worker, max_failures=max_failures)
     with connected(address, cpus=math.ceil(workers * cpus_per_worker)), redirect_stdout(sys.stderr):
         outcome = train_on_ray(config, asked, storage=storage)

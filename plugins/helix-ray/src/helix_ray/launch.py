@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from helix_kernel.config import Config
 
-_SECTIONS = ("trainer", "data", "model", "loss", "optimizer", "schedule")
 _TIMEOUT_S = 600
 _SHOWN_CHARACTERS = 2000
 
@@ -98,12 +97,6 @@ def train_on_ray(config: Config, workers: Workers, *, storage: str | None = None
     if "ended" in outcome:
         raise EndedRunError(outcome["ended"], outcome["exit_code"])
     return outcome
-
-
-def require_sections(config: Config) -> None:
-    """Raise `ConfigError` where a section is missing without which no worker could begin."""
-    for section in _SECTIONS:
-        _ = config[section]
 
 
 def absolute(place: str) -> str:

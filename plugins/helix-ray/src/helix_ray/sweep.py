@@ -14,7 +14,7 @@ from helix_kernel.config import Config, resolve_document
 from helix_kernel.config.document import read_document
 from helix_kernel.errors import HelixError, InputError, did_you_mean
 from helix_ray.expressions import Search, assignment, parse_searches
-from helix_ray.launch import absolute, cause_of, require_sections
+from helix_ray.launch import absolute, cause_of
 from helix_ray.stopped import tell_stopped
 from helix_ray.worker import run_trial
 
@@ -208,7 +208,6 @@ def _trial_config(file: str, overrides: Sequence[str], metric: str, number: int)
     """Return a trial's config: a directory of its own, and the logger that reports to Ray."""
     table = read_document(file, overrides)
     whole = resolve_document(table, source=file)
-    require_sections(whole)
     trainer = {**table["trainer"]} if isinstance(table.get("trainer"), dict) else {}
     folder = Path(whole["trainer"].to_table()["out"]).resolve()
     trainer["out"] = str(folder / f"trial-{number:04d}")
