@@ -164,7 +164,7 @@ class _Call(NamedTuple):
         silu: bool,  # noqa: FBT001 - passed on
         grad: Tensor | None = None,
     ) -> None:
-        """Write y and the final state where wanted; y is the gradient before SiLU, where `grad` is that of y."""
+        """Write y and the final state, or, with the gradient of y, the gradient before SiLU instead of y."""
         d_model, width = self.weight.shape
         n_programs = self.n_slots + (0 if final_state is None else self.n_sequences)
         grad_rows, grad_stride = (self.x, self.x_stride) if grad is None else rows(grad)
@@ -280,9 +280,9 @@ def _contiguous(tensor: Tensor | None) -> Tensor | None:
 
 
 def _of_empty_sequences(grad_final_state: Tensor | None, initial_state: Tensor | None) -> Tensor | None:
-    """Return the gradient of states that nothing but the final ones was made of; the others are written over."""
-    if initial_state is None or grad_final_state is None:
-        return None if initial_state is None else torch.zeros_like(
-            initial_state, memory_format=torch.contiguous_format
-        )
+    """Return the gradient of a state where no token comes after it; kernels write over the others."""
+    if initial_state is None:
+        return None
+    if grad_final_state is None:
+        return torch.zeros_like(initial_state, memory_format=torch.contiguous_format)
     return grad_final_state.to(initial_state.dtype, copy=True, memory_format=torch.contiguous_format)
