@@ -12,6 +12,7 @@ import tomli_w
 
 from helix_kernel import __version__
 from helix_kernel.config import load_config, read_settings
+from helix_kernel.config.schema import schema_of
 from helix_kernel.diagnosis.mending import install
 from helix_kernel.errors import ConfigError, LockError
 from helix_kernel.lock_differences import (
@@ -23,7 +24,7 @@ from helix_kernel.lock_differences import (
 from helix_kernel.lock_record import KERNEL, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from helix_kernel.config import Config
     from helix_kernel.lock_differences import Difference
@@ -54,15 +55,15 @@ def load_locked(
     overrides: Sequence[str] = (),
     *,
     lock: str | Path | None = None,
-    free: Iterable[str] = (),
 ) -> Config:
     """Load a config as `helix_kernel.load_config` does, if it and what serves it are as locked.
+
+    Options that are declared with ``option(locked=False)`` may differ.
 
     Args:
         path: A TOML file.
         overrides: Assignments such as ``"model.d_model=512"``.
         lock: The lock; the one beside the config if left out.
-        free: Options, or tables of them, that may differ from the locked ones.
 
     Raises:
         InputError: The config is missing.
@@ -83,7 +84,7 @@ def load_locked(
         *versions,
         *source_differences(locked, config.record),
         *unlocked_backends(locked, config.record),
-        *config_differences(options, _options(config), free=free),
+        *config_differences(options, _options(config), free=_free(config)),
     ]
     if found:
         raise LockError(_refusal(path, place, list(map(str, found)), found))
@@ -95,6 +96,16 @@ def _options(config: Config) -> dict[str, Any]:
     table = config.to_dict()
     table["kernel"] = {name: value for name, value in table["kernel"].items() if name != "components"}
     return table
+
+
+def _free(config: Config) -> list[str]:
+    """Return the options of sections that each call chooses."""
+    return [
+        f"{name}.{option.name}"
+        for name, resolved in config.sections.items()
+        for option in schema_of(resolved.component).options.values()
+        if not option.locked
+    ]
 
 
 def _read(place: Path, config: str | Path) -> tuple[Record, dict[str, Any]]:

@@ -86,6 +86,16 @@ def unlocked_backends(locked: Record, here: Record) -> Iterator[Difference]:
             yield Difference(what, leave_out(component.distribution))
 
 
+def serving_differences(locked: Record, here: Record) -> list[Difference]:
+    """Return each difference of version, source and backends between two records."""
+    versions = {name: distribution.version for name, distribution in here.distributions.items()}
+    return [
+        *version_differences(locked, versions),
+        *source_differences(locked, here),
+        *unlocked_backends(locked, here),
+    ]
+
+
 def config_differences(
     locked: Mapping[str, Any], here: Mapping[str, Any], *, free: Iterable[str] = ()
 ) -> Iterator[Difference]:

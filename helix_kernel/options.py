@@ -107,6 +107,7 @@ def option(
     lt: float | None = None,
     le: float | None = None,
     deprecated: Mapping[str, str] | None = None,
+    locked: bool = True,
 ) -> Any:
     """Declare an option of a config class: an attrs field with its documentation and bounds.
 
@@ -120,10 +121,12 @@ def option(
         le: At most.
         deprecated: Old names of the option that a config may still use, each with the version of the
             distribution since which it has the new one.
+        locked: False for an option of a section that says where something lies, and not what is made of it:
+            ``--locked`` lets each call choose it.
     """
     bounds = Bounds(gt=gt, ge=ge, lt=lt, le=le)
     return attrs.field(
         default=default,
         validator=bounds if bounds != Bounds() else None,
-        metadata={"help": help, "deprecated": dict(deprecated or {})},
+        metadata={"help": help, "deprecated": dict(deprecated or {}), "locked": locked},
     )

@@ -19,7 +19,7 @@ from helix_kernel.errors import (
     did_you_mean,
     nearest,
 )
-from helix_kernel.lock_differences import source_differences
+from helix_kernel.lock_differences import serving_differences, source_differences
 from helix_kernel.lock_record import Record, record_components
 from helix_kernel.needs import needs
 from helix_kernel.nesting import flatten, nest
@@ -126,6 +126,27 @@ class SavedRun:
         here = [c for c in kernel.components() if f"{c.kind}/{c.qualified}" in saved.components]
         return list(map(str, source_differences(saved, record_components(here, kernel))))
 
+    def require_locked(self, sections: Sequence[str] | None = None, *, kernel: Kernel | None = None) -> None:
+        """Refuse it where what serves it here is not what it records.
+
+        Args:
+            sections: The sections of the config whose components count; all if left out.
+            kernel: What is installed; what the config's ``[kernel]`` table lets through if left out.
+
+        Raises:
+            LockError: It carries no record; or a version, a source or a backend differs: names each, and what
+                mends it.
+        """
+        try:
+            saved = Record.from_dict(self.attributes.get("lock"))
+        except LockError as error:
+            raise LockError(f"{self.path} does not say what saved it: {error}") from error
+        here = self.config(sections, kernel=kernel).record
+        names = {name for name in saved.components if name in here.components or name.startswith("backend/")}
+        found = serving_differences(saved.restricted(names), here)
+        if found:
+            raise LockError("\n  ".join([f"{self.path} was saved by something else:", *map(str, found)]))
+
     def weights(
         self, module: Any, which: Weights = "averaged", *, kernel: Kernel | None = None
     ) -> dict[str, Any]:
@@ -203,6 +224,7 @@ def open_model(
     also: Sequence[str] = (),
     accept_versions: bool = False,
     weights: Weights = "averaged",
+    locked: bool = False,
 ) -> OpenedModel:
     """Build a checkpoint's model and load its weights; see `helix_kernel.load_model`.
 
@@ -213,8 +235,11 @@ def open_model(
         accept_versions: See `open_run`.
         weights: ``"averaged"`` for those that the run was evaluated with, where it averaged any;
             ``"trained"`` for those that it goes on training.
+        locked: See `SavedRun.require_locked`.
     """
     run = open_run(checkpoint, sections=["model", *also], kernel=kernel, accept_versions=accept_versions)
+    if locked:
+        run.require_locked(["model", *also], kernel=kernel)
     config = run.config(["model"], kernel=kernel)
     model = config.kernel.build("layer", config["model"])
     load_weights(model, run.weights(model, weights, kernel=config.kernel), str(run.path))

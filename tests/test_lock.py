@@ -32,17 +32,19 @@ def helix_layers():
 LAYERS = "from acme.helpers import half\n\nclass EMA: ...\n\nclass Outer: ...\n"
 CONFIGS = """
 import attrs
-from helix_kernel import ComponentOf
+from helix_kernel import ComponentOf, option
 from typing import Annotated, Any
 
 @attrs.frozen
 class EMAConfig:
     decay: float = 0.5
+    label: str = option("none", help="what it is called", locked=False)
 
 @attrs.frozen
 class OuterConfig:
     inner: Annotated[Any, ComponentOf("layer")] = attrs.field(factory=lambda: {"use": "ema"})
     named: dict[str, Annotated[Any, ComponentOf("layer")]] = attrs.field(factory=dict)
+    label: str = option("none", help="what it is called", locked=False)
 """
 CONFIG = '[model]\nuse = "outer"\nnamed = { first = { use = "ema", decay = 0.25 } }\n'
 BACKEND = """
@@ -249,10 +251,12 @@ class TestHolding:
     def test_the_config_itself(self, locked, override, says):
         assert says in "\n".join(refusal(locked, override))
 
-    def test_what_is_free_may_differ(self, locked):
-        overrides = ["model.inner.decay=0.75"]
-        assert load_locked(locked, overrides, free=["model.inner"]) == load_config(locked, overrides)
-        assert refusal(locked, *overrides, free=["model.inn", "model.named"])
+    def test_what_a_component_leaves_to_each_call_may_differ(self, locked):
+        overrides = ["model.label=other"]
+        assert load_locked(locked, overrides) == load_config(locked, overrides)
+        assert refusal(locked, *overrides, "model.inner.label=other") == [
+            "model.inner.label: locked is 'none', given is 'other': set it back to 'none'"
+        ]
 
     def test_a_wrong_config_is_told_as_ever(self, locked):
         with pytest.raises(Exception, match=r"model\.decy: unknown option"):

@@ -33,6 +33,7 @@ class Option:
         bounds: The range that numbers must lie in, if any.
         attribute: The attrs attribute that it came from, with its validators, if any.
         deprecated: Old names, each with the version since which it has its own.
+        locked: Whether a config's lock holds it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Option:
     bounds: Bounds | None = None
     attribute: attrs.Attribute[Any] | None = None
     deprecated: Mapping[str, str] = attrs.field(factory=dict)
+    locked: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -110,6 +112,7 @@ def schema_of_class(config_class: type[Any]) -> Schema:
             bounds=validator if isinstance(validator, Bounds) else None,
             attribute=attribute,
             deprecated=attribute.metadata.get("deprecated", {}),
+            locked=attribute.metadata.get("locked", True),
         )
     schema = Schema(options=options, config_class=config_class, doc=inspect.getdoc(config_class) or "")
     if both := sorted(schema.old_names.keys() & options.keys()):

@@ -6,10 +6,13 @@ import io
 
 import pytest
 
-from helix_kernel.errors import DataError, HelixError, InputError
+from helix_kernel import load_config
+from helix_kernel.cli import main
+from helix_kernel.errors import DataError, HelixError, InputError, LockError
+from helix_kernel.lock_record import Record
 from helix_ray.launch import Workers, _failure, absolute
 from helix_ray.lines import Lines
-from helix_ray.worker import has_checkpoints
+from helix_ray.worker import has_checkpoints, require_served_alike
 
 
 class WrappedError(Exception):
@@ -82,3 +85,29 @@ def test_lines_come_as_often_as_asked_and_always_for_the_last_step(every, shown)
     steps = [f"step {step}/3  loss 1" for step in shown]
     expected = ["a note", *steps, *(told if every == 0 else []), "step 3: 1.5 held out"]
     assert stream.getvalue().splitlines() == expected
+
+
+@pytest.fixture
+def config(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    return load_config("config.toml", ["kernel.backends=['reference']"])
+
+
+def test_a_worker_that_something_else_serves_is_refused(config):
+    require_served_alike(config, config.record)
+    other = config.record.as_dict()
+    other["distributions"]["helix-ssm"]["source"] = "sha256:0"
+    with pytest.raises(
+        LockError, match=r"something else serves.*\n  helix-ssm .*: its source is not"
+    ):
+        require_served_alike(config, Record.from_dict(other))
+
+
+@pytest.mark.parametrize("option", [["--locked"], ["--lock", "gone.toml"]])
+def test_a_run_that_is_to_be_locked_asks_for_the_lock_before_ray_starts(folder, monkeypatch, capsys, option):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("helix_ray.cluster.connected", None)
+    with pytest.raises(SystemExit) as ended:
+        main(["ray", "train", "config.toml", *option])
+    assert ended.value.code == 2
+    assert "make it by: helix config lock config.toml" in capsys.readouterr().err

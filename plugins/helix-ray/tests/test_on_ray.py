@@ -94,7 +94,9 @@ def assert_same(left, right):
 
 
 def test_two_workers_train_what_torchrun_trains_to_the_bit(ray, folder, torchrun, capsys):
-    helix("ray", "train", "config.toml", "trainer.out=two", "--workers", "2", "--json")
+    helix("config", "lock", "config.toml")
+    capsys.readouterr()
+    helix("ray", "train", "config.toml", "trainer.out=two", "--workers", "2", "--locked", "--json")
     outcome = json.loads(capsys.readouterr().out)
     assert outcome["step"] == 8
     assert outcome["checkpoint"] == str(folder / "two" / "checkpoints" / "step-00000008")

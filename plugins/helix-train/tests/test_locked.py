@@ -12,7 +12,7 @@ import tomli_w
 import toy_lm
 
 from helix_kernel import Kernel
-from helix_kernel.checkpoint import Checkpoint
+from helix_kernel.checkpoint import Checkpoint, load, save
 from helix_kernel.cli import main
 from helix_kernel.plugins import Manifest
 from helix_kernel.restore import open_run
@@ -46,6 +46,12 @@ def test_a_run_that_is_as_locked_runs_and_resumes_elsewhere(helix, config, tmp_p
     moved = f"trainer.out={tmp_path / 'moved'}"
     shutil.copytree(tmp_path / "run", tmp_path / "moved")
     assert helix("train", config, moved, "trainer.resume=true", "--locked")[0] == 0
+
+
+def test_checking_is_of_one_mind_with_it(helix, config):
+    helix("config", "lock", config)
+    for changed, code in (("trainer.out=elsewhere", 0), ("trainer.resume=auto", 0), ("trainer.steps=3", 2)):
+        assert helix("config", "check", config, changed, "--locked")[0] == code
 
 
 def test_one_that_is_not_as_locked_is_refused_before_it_writes(helix, config, tmp_path):
@@ -95,6 +101,61 @@ def test_opening_one_tells_what_source_changed_since(helix, config, kernel, tmp_
     assert "layer/toy-lm:toy" in caplog.text
     assert "pip install --force-reinstall --no-deps toy-lm==1.0" in caplog.text
     assert "helix-train" not in caplog.text
+
+
+@pytest.fixture
+def trained(helix, config, tmp_path):
+    """A run, whose checkpoint carries a record."""
+    assert helix("train", config)[0] == 0
+    return tmp_path / "run"
+
+
+def with_record(run, record):
+    """Return a checkpoint like a run's, with another record."""
+    state, attributes = load(run / "checkpoints/step-00000002"), open_run(run).attributes
+    save(run.parent / "other", state, attributes={**attributes, "lock": record})
+    return run.parent / "other"
+
+
+def test_evaluation_is_held_to_what_its_checkpoint_records(helix, trained):
+    assert helix("eval", trained, "--locked")[0] == 0
+
+
+def no_record(record):
+    record.clear()
+
+
+def another_version(record):
+    record["distributions"]["toy-lm"]["version"] = "1.0.1"
+
+
+def another_source(record):
+    record["components"]["dataset/toy-lm:toy-data"]["source"] = "sha256:0"
+
+
+def another_backend(record):
+    fast = {"distribution": "helix-fast", "version": "2.0", "target": "a:b", "source": ""}
+    record["components"]["backend/helix-fast:fast"] = fast
+    record["distributions"]["helix-fast"] = {"version": "2.0", "source": ""}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (no_record, "does not say what saved it"),
+        (another_version, "toy-lm: locked is 1.0.1, installed is 1.0: "),
+        (another_source, "1.0: its source is not what was recorded in dataset/toy-lm:toy-data (toy_lm:"),
+        (another_backend, "helix-fast: locked is 2.0, installed is none: "),
+    ],
+)
+def test_evaluation_is_refused_where_something_else_would_serve(helix, trained, change, says):
+    record = open_run(trained).attributes["lock"]
+    change(record)
+    other = with_record(trained, record)
+    code, err = helix("eval", other, "--locked")
+    assert code == 2
+    assert says in err
+    assert helix("eval", other)[0] == 0
 
 
 def test_one_of_before_there_was_such_a_record_opens_without_a_word(helix, config, tmp_path, caplog):

@@ -12,6 +12,7 @@ import attrs
 
 from helix_kernel import load_config
 from helix_kernel.errors import InputError
+from helix_kernel.lock import load_locked
 from helix_ray.sweep import Mode, Plan, Scheduler, best_of, plan_sweep, run_sweep
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def train(
     address: str = "local",
     max_failures: int = 3,
     storage: str | None = None,
+    locked: bool = False,
+    lock: str | None = None,
     json: bool = False,
 ) -> None:
     """Train what a config describes with workers of a Ray cluster.
@@ -47,6 +50,9 @@ def train(
             address such as ray://host:10001.
         max_failures: How often the workers are started again after one died; -1: always.
         storage: Where Ray keeps its own records; left out: ray in the run's directory.
+        locked: Refuse to run where the config or what serves it is not as helix config lock recorded, on this
+            machine or on a worker's.
+        lock: Hold to this lock instead of the one beside the config.
         json: Print one JSON object at the end.
     """
     from helix_ray.cluster import connected
@@ -54,11 +60,12 @@ def train(
 
     _check(workers=(workers, 1), max_failures=(max_failures, -1))
     _check_resources(cpus_per_worker, gpus_per_worker, each="worker")
-    config = load_config(file, overrides)
+    held = locked or lock is not None
+    config = load_locked(file, overrides, lock=lock) if held else load_config(file, overrides)
     _ = config["trainer"]  # which asks for the other sections itself
     asked = Workers(count=workers, cpus=cpus_per_worker, gpus=gpus_per_worker, max_failures=max_failures)
     with connected(address, cpus=math.ceil(workers * cpus_per_worker)), redirect_stdout(sys.stderr):
-        outcome = train_on_ray(config, asked, storage=storage)
+        outcome = train_on_ray(config, asked, storage=storage, locked=held)
     _print(outcome, as_json=json)
 
 

@@ -42,7 +42,9 @@ class Workers:
         return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
 
 
-def train_on_ray(config: Config, workers: Workers, *, storage: str | None = None) -> dict[str, Any]:
+def train_on_ray(
+    config: Config, workers: Workers, *, storage: str | None = None, locked: bool = False
+) -> dict[str, Any]:
     """Train what a config describes with workers of the cluster that this process is connected to.
 
     A worker that dies ends its group; Ray starts it again, and it goes on from the newest checkpoint in
@@ -52,6 +54,7 @@ def train_on_ray(config: Config, workers: Workers, *, storage: str | None = None
         config: The checked config.
         workers: How many, with what.
         storage: Where Ray keeps its own records of the run; left out: ``ray`` in the run's directory.
+        locked: Whether workers that something else serves than this process are refused.
 
     Returns:
         What the run came to: steps, held-out measures, the checkpoint and the metrics' file.
@@ -74,7 +77,11 @@ def train_on_ray(config: Config, workers: Workers, *, storage: str | None = None
         )
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"config": table, "folder": str(Path.cwd())},
+        train_loop_config={
+            "config": table,
+            "folder": str(Path.cwd()),
+            "record": config.record.as_dict() if locked else None,
+        },
         torch_config=TorchConfig(
             backend="cpu:gloo,cuda:nccl" if workers.gpus else "gloo", timeout_s=_TIMEOUT_S
         ),

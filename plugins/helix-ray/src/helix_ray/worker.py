@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from helix_kernel.config import resolve_document
-from helix_kernel.errors import HelixError
+from helix_kernel.errors import HelixError, LockError
+from helix_kernel.lock_differences import serving_differences
+from helix_kernel.lock_record import Record
 from helix_ray.ending import heeding, request_in
 from helix_ray.lines import Lines
+
+if TYPE_CHECKING:
+    from helix_kernel.config import Config
 
 _BY_SIGNAL = 128
 """An exit code is this and the number of the signal where one ended a process."""
@@ -23,18 +29,25 @@ def train_worker(job: dict[str, Any]) -> dict[str, Any]:
     again loses nothing of what was saved.
 
     Args:
-        job: ``config``, the frozen table, and ``folder``, in which its relative paths begin.
+        job: ``config``, the frozen table; ``folder``, in which its relative paths begin; and ``record``, of
+            what is to serve it, or None.
 
     Returns:
         What the run came to, or ``ended`` and ``exit_code`` where it was asked to end; Ray keeps that of
         rank 0.
+
+    Raises:
+        LockError: Something else serves it here.
     """
     os.chdir(job["folder"])
     table = job["config"]
     out = Path(table["trainer"]["out"])
     if has_checkpoints(out):
         table = {**table, "trainer": {**table["trainer"], "resume": "auto"}}
-    trainer = _trainer(table)
+    config = resolve_document(table)
+    if job["record"] is not None:
+        require_served_alike(config, Record.from_dict(job["record"]))
+    trainer = _trainer(config)
     with heeding(request_in(out), trainer.interrupt) as asked:
         try:
             return _told(trainer.fit(Lines(sys.stderr)))
@@ -57,7 +70,7 @@ def run_trial(parameters: dict[str, Any], job: dict[str, Any]) -> None:
     out = Path(table["trainer"]["out"])
     out.mkdir(parents=True, exist_ok=True)
     with (out / "progress.txt").open("a", encoding="utf-8") as stream:
-        _trainer(table).fit(Lines(stream, every=0.0))
+        _trainer(resolve_document(table)).fit(Lines(stream, every=0.0))
 
 
 def has_checkpoints(out: Path) -> bool:
@@ -67,8 +80,15 @@ def has_checkpoints(out: Path) -> bool:
     return bool(CheckpointManager(out / "checkpoints").steps())
 
 
-def _trainer(table: dict[str, Any]) -> Any:
-    config = resolve_document(table)
+def require_served_alike(config: Config, record: Record) -> None:
+    """Raise `LockError` where what serves a config here is not what a record says."""
+    found = serving_differences(record, config.record)
+    if found:
+        here = f"on {socket.gethostname()}, something else serves the run than where it was begun:"
+        raise LockError("\n  ".join([here, *map(str, found)]))
+
+
+def _trainer(config: Config) -> Any:
     return config.kernel.build("trainer", config["trainer"], config=config)
 
 

@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from helix_train.evaluation import Evaluation
 
 
-_FREE_OF_LOCKS = ("trainer.out", "trainer.resume", "trainer.accept_versions")
-"""Options that say where a run writes and what it goes on from, which a lock leaves to each call."""
-
-
 def train(
     file: str,
     /,
@@ -50,7 +46,7 @@ def train(
         raise InputError("--dry-run and --verify-resume are both given; leave one of them out")
     holding = ["--lock", lock] if lock is not None else ["--locked"] if locked else []
     if holding:
-        load_locked(file, overrides, lock=lock, free=_FREE_OF_LOCKS)
+        load_locked(file, overrides, lock=lock)
     if verify_resume:
         _verify_resume(file, overrides, as_json=json)
     elif dry_run:
@@ -68,6 +64,7 @@ def evaluate(
     baselines: bool = False,
     weights: Weights = "averaged",
     accept_versions: bool = False,
+    locked: bool = False,
     json: bool = False,
 ) -> None:
     """Measure a checkpoint's model on the held-out part of its data.
@@ -81,12 +78,14 @@ def evaluate(
             training part.
         weights: The averaged ones where the run kept an average, or those that it trained.
         accept_versions: Open it with components of other versions too, where they exist.
+        locked: Refuse where what serves its model and data is not what the checkpoint records, and let only
+            the backends of its config serve.
         json: Print one JSON object.
     """
     from helix_train.evaluation import evaluate_dataset
 
     chunk_len = _chunk_len(chunk_len, stream=stream)
-    opened = _open(checkpoint, also=["data"], weights=weights, accept_versions=accept_versions)
+    opened = _open(checkpoint, also=["data"], weights=weights, accept_versions=accept_versions, locked=locked)
     config = opened.run.config(["data"])
     dataset = config.kernel.build("dataset", config["data"])
     found = evaluate_dataset(opened.model, dataset, chunk_len=chunk_len)
@@ -238,10 +237,15 @@ def _chunk_len(given: int | None, *, stream: bool) -> int:
     return chunk_len
 
 
-def _open(checkpoint: str, *, also: Sequence[str], weights: Weights, accept_versions: bool) -> OpenedModel:
-    opened = open_model(checkpoint, also=also, accept_versions=accept_versions, weights=weights)
+def _open(
+    checkpoint: str, *, also: Sequence[str], weights: Weights, accept_versions: bool, locked: bool = False
+) -> OpenedModel:
+    opened = open_model(
+        checkpoint, also=also, accept_versions=accept_versions, weights=weights, locked=locked
+    )
+    config = opened.run.config([])
     # The backends of this machine, which need not be those of the one that trained.
-    opened.run.config([]).kernel.use_backends(["auto"])
+    config.kernel.use_backends(config.settings.backends if locked else ["auto"])
     return opened
 
 

@@ -22,14 +22,17 @@ class TrainerConfig:
 
     config: Any = option(help="the whole config; added by `helix train`")
     steps: int = option(help="optimizer steps of the whole run", ge=1)
-    out: str = option("runs/helix", help="the run's directory")
+    out: str = option("runs/helix", help="the run's directory", locked=False)
     seed: int = option(0, help="seed of initialisation, dropout and the order of data", ge=0)
     resume: bool | str = option(
         False,
         help='true: from the newest checkpoint in `out`; "auto": the same if there is one; or a path',
+        locked=False,
     )
     accept_versions: bool = option(
-        False, help="resume, or begin with, a checkpoint of components of other versions, where they exist"
+        False,
+        help="resume, or begin with, a checkpoint of components of other versions, where they exist",
+        locked=False,
     )
     initial_weights: str | None = option(
         None,
