@@ -6,6 +6,7 @@ The choice is made for the whole process, with PyTorch's own dispatcher, and can
 from __future__ import annotations
 
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -59,6 +60,9 @@ class Backend(Protocol):
     and returns what the contract's reference would. It may return ``NotImplemented`` for arguments
     that it does not support: the next backend, and in the end the reference, is called instead.
     Gradients are ops of their own, ``<op>_backward``; one that is missing is the reference's.
+
+    A backend may have an attribute ``withheld`` too, a mapping of names of ops to reasons: those that it
+    implements but does not offer in `ops` on this machine, since its own check found them wrong.
     """
 
     @property
@@ -89,12 +93,14 @@ class Offer:
         priority: Its rank.
         probe: What its probe said.
         ops: Names of the ops that it implements.
+        withheld: Why it does not offer others that it has, by name of op.
     """
 
     device_types: tuple[str, ...]
     priority: int
     probe: Probe
     ops: frozenset[str]
+    withheld: Mapping[str, str] = MappingProxyType({})
 
 
 @attrs.frozen
@@ -166,7 +172,7 @@ class Selection:
         if not offer.probe.available:
             return f"not available: {offer.probe.reason}"
         if op not in offer.ops:
-            return "does not implement it"
+            return f"withheld: {offer.withheld[op]}" if op in offer.withheld else "does not implement it"
         if device_type not in offer.device_types:
             return f"serves {' and '.join(offer.device_types)} only"
         return None if name in self.chosen else f"not among the backends asked for: {list(self.requested)}"
@@ -306,7 +312,10 @@ def _offer(backend: Backend) -> Offer:
     probe = backend.probe()
     anywhere = probe.available and backend.device_type == ANY_DEVICE
     device_types = _present_device_types() if anywhere else (backend.device_type,)
-    return Offer(device_types, backend.priority, probe, frozenset(backend.ops))
+    withheld = getattr(backend, "withheld", {}) if probe.available else {}
+    return Offer(
+        device_types, backend.priority, probe, frozenset(backend.ops), MappingProxyType(dict(withheld))
+    )
 
 
 def _present_device_types() -> tuple[str, ...]:

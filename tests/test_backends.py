@@ -19,6 +19,7 @@ class FakeBackend:
     priority: int = 0
     ops: dict = attrs.field(factory=dict)
     available: bool = True
+    withheld: dict = attrs.field(factory=dict)
 
     def probe(self):
         return Probe(available=self.available, reason="it is there" if self.available else "no such chip")
@@ -158,6 +159,13 @@ def test_a_service_says_who_serves_and_why_the_others_do_not(selector):
     }
     service = selector.select(["fast"]).service("test_double", "cpu")
     assert service.passed_over["slow"] == "not among the backends asked for: ['fast']"
+
+
+def test_a_service_says_why_a_backend_withholds_an_op():
+    backend = FakeBackend(withheld={"test_double": "it came to 5 instead of 4"})
+    service = BackendSelector({"honest": backend}).select(["auto"]).service("test_double", "cpu")
+    assert service.serving == "reference"
+    assert service.passed_over == {"honest": "withheld: it came to 5 instead of 4"}
 
 
 def test_services_cover_every_op_on_every_type_of_device_served(selector):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from importlib.util import find_spec
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from helix_cuda.interpreter import interprets
+from helix_cuda.verdicts import describe
 from helix_kernel.backends import Memory, Probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from helix_cuda.serving import Servers
 
 _NO_TRITON = "Triton is not installed: python -m pip install triton"
 
@@ -31,12 +34,21 @@ class CUDABackend:
 
     @property
     def ops(self) -> Mapping[str, Callable[..., Any]]:
-        """The kernels, where there is a Triton to make them."""
-        if find_spec("triton") is None:
-            return MappingProxyType({})
-        from helix_cuda.ops import implementations
+        """The kernels, where there is a Triton to make them, but for those withheld."""
+        return MappingProxyType({}) if self._servers is None else self._servers.ops
 
-        return implementations()
+    @property
+    def withheld(self) -> Mapping[str, str]:
+        """Why ops are not offered: this machine's Triton makes them wrong."""
+        return MappingProxyType({}) if self._servers is None else self._servers.withheld
+
+    @cached_property
+    def _servers(self) -> Servers | None:
+        if find_spec("triton") is None:
+            return None
+        from helix_cuda.serving import Servers
+
+        return Servers()
 
     def probe(self) -> Probe:
         """Look for a CUDA build of PyTorch, a GPU, and Triton, and say what is missing first."""
@@ -48,7 +60,7 @@ class CUDABackend:
             return Probe(available=False, reason=f"PyTorch {torch.__version__} is built without CUDA")
         if not torch.cuda.is_available():
             return Probe(available=False, reason="PyTorch finds no CUDA device or driver")
-        devices = tuple(_describe(index) for index in range(torch.cuda.device_count()))
+        devices = tuple(describe(torch.device("cuda", i)) for i in range(torch.cuda.device_count()))
         if find_spec("triton") is None:
             return Probe(available=False, reason=_NO_TRITON, devices=devices)
         return Probe(available=True, reason=f"CUDA {torch.version.cuda}, Triton found", devices=devices)
@@ -67,10 +79,3 @@ def _probe_interpreter() -> Probe:
     if find_spec("triton") is None:
         return Probe(available=False, reason=_NO_TRITON)
     return Probe(available=True, reason="TRITON_INTERPRET=1: interpreted, slow", devices=("cpu",))
-
-
-def _describe(index: int) -> str:
-    import torch
-
-    major, minor = torch.cuda.get_device_capability(index)
-    return f"{torch.cuda.get_device_name(index)} (compute capability {major}.{minor})"
