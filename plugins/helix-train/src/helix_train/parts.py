@@ -227,24 +227,28 @@ CALLBACKS = (
         name="ema",
         target=f"{_CALLBACKS}.ema:EMA",
         config=f"{_CALLBACKS}.config:EMAConfig",
+        examples=({}, {"decay": 0.5, "every": 2, "warm_up": False}),
         summary="An exponential moving average of the weights, evaluated in their place",
     ),
     Component(
         name="early-stopping",
         target=f"{_CALLBACKS}.early_stopping:EarlyStopping",
         config=f"{_CALLBACKS}.config:EarlyStoppingConfig",
+        examples=({}, {"patience": 1, "min_delta": 0.1}),
         summary="Ends a run that no longer gets better on what is held out",
     ),
     Component(
         name="spike-guard",
         target=f"{_CALLBACKS}.spike_guard:SpikeGuard",
         config=f"{_CALLBACKS}.config:SpikeGuardConfig",
+        examples=({}, {"window": 5, "warm_up": 5, "threshold": 0.1}),
         summary="Skips steps whose loss or gradient jumps, and rolls back where spikes follow each other",
     ),
     Component(
         name="lr-finder",
         target=f"{_CALLBACKS}.lr_finder:LRFinder",
         config=f"{_CALLBACKS}.config:LRFinderConfig",
+        examples=({"steps": 20, "lowest": 1e-4}, {"steps": 20, "lowest": 1e-4, "apply": True}),
         summary="Tries learning rates from low to high before a run begins (Smith 2017)",
     ),
 )

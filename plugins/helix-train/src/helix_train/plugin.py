@@ -39,6 +39,7 @@ def helix_kinds() -> list[Kind]:
             name="callback",
             plural="callbacks",
             summary="What looks on, and has a say, while a run trains",
+            suite="helix_train.testing.callbacks:CallbackSuite",
             template="helix_train:templates/callback",
         ),
         Kind(
