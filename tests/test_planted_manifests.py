@@ -8,6 +8,8 @@ import pytest
 from planted import manifests
 from planted.faults import component_of, manifest_of, run_manifest
 
+from helix_kernel import hookimpl
+
 
 @pytest.mark.parametrize("fault", manifests.FAULTS, ids=str)
 def test_a_planted_fault_is_caught_and_explained(fault):
@@ -45,6 +47,14 @@ def test_a_config_class_in_a_module_that_imports_torch_is_told_so():
     manifest = manifest_of({"layer": [component_of(manifests.DefaultsDiffer, **config)]})
     (report,) = run_manifest(manifest, "manifest-planted", "test_config_classes_import_nothing_heavy")
     assert "checking a config must not load, {'planted.manifests': ['torch'" in report.longreprtext
+
+
+def test_a_hook_of_no_kind_is_named_with_the_nearest():
+    manifest = manifest_of({"layer": [component_of(manifests.DefaultsDiffer)]})
+    manifest.module.helix_layrs = hookimpl(lambda: ())
+    (report,) = run_manifest(manifest, "manifest-planted", "test_every_hook_is_known")
+    assert "no installed kind has the hooks helix_layrs, so that what they offer" in report.longreprtext
+    assert "Did you mean 'helix_layers'?" in report.longreprtext
 
 
 def test_an_alias_that_is_another_components_name_is_refused():

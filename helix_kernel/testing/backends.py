@@ -9,7 +9,10 @@ Subclass `BackendSuite`, give it a backend, and pytest runs the rest::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import inspect
+import itertools
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,13 +20,13 @@ from helix_kernel import default_kernel
 from helix_kernel.backends import ANY_DEVICE, BackendSelector, Memory, Probe
 from helix_kernel.ops import defined
 from helix_kernel.targets import load_target
-from helix_kernel.testing.ops import OpSuite
+from helix_kernel.testing.ops import DTYPES, OpSuite, gradients_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from helix_kernel.backends import Backend
-    from helix_kernel.ops import Op
+    from helix_kernel.ops import Op, Sample
 
 _NAME = "under-test"
 
@@ -98,9 +101,24 @@ class BackendSuite(OpSuite):
             f"Defined are {', '.join(sorted(known))}" + self._see_backend("sorted(backend.ops)")
         )
 
+    def test_samples_reach_what_it_implements(self, op: Op, samples: list[Sample]) -> None:
+        """What is declined is the reference's, which agrees with itself in every other case."""
+        watched = _Watched(self.make_backend())
+        idle = set(op.references) & set(watched.ops)
+        with BackendSelector({_NAME: watched}).using([_NAME]):
+            for dtype, sample in itertools.product(DTYPES, samples):
+                if idle := idle - watched.served:
+                    gradients_of(op, op, self._cast(sample.args, dtype))
+        idle -= watched.served
+        assert not idle, (
+            f"{' and '.join(sorted(idle))} returned NotImplemented for each of {len(samples)} samples, in "
+            f"{' and '.join(DTYPES)}: the reference served, so that nothing of it was tested"
+            + self._see_backend(*self.code_of(op), "backend.ops[op.contract.name](*args)  # args of a sample")
+        )
+
     def left_out(self, case: str) -> str | None:
         """As `Suite.left_out`; the cases of ops are for backends that are available and have any."""
-        if not hasattr(OpSuite, case):
+        if "op" not in inspect.signature(getattr(self, case)).parameters:
             return super().left_out(case)
         backend = self.make_backend()
         if not backend.probe().available:
@@ -121,6 +139,26 @@ class BackendSuite(OpSuite):
 
     def _see_backend(self, *lines: str) -> str:
         return self.see(f"backend = {self.how('make_backend()')}", *lines)
+
+
+class _Watched:
+    """A backend that notes which of its implementations served a call."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.served: set[str] = set()
+        self.device_type, self.priority = backend.device_type, backend.priority
+        self.probe, self.memory = backend.probe, backend.memory
+
+    @property
+    def ops(self) -> Mapping[str, Callable[..., Any]]:
+        return {name: partial(self._call, name, call) for name, call in self._backend.ops.items()}
+
+    def _call(self, name: str, implementation: Callable[..., Any], *args: Any) -> Any:
+        results = implementation(*args)
+        if results is not NotImplemented:
+            self.served.add(name)
+        return results
 
 
 def _forward_ops(backend: Backend) -> list[str]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from helix_kernel.ops import Op, OpContract, Sample
 
-_DTYPES = ("float32", "float64")
+DTYPES = ("float32", "float64")
 _BACKWARD = (
     "y = op(*[a.requires_grad_() if torch.is_tensor(a) and a.is_floating_point() else a for a in args])",
     "(y if torch.is_tensor(y) else y[0]).sum().backward()",
@@ -81,7 +81,7 @@ class OpSuite(Suite):
         see = self._see(op, samples[0], "args")
         assert not missing, f"no sample gives {', '.join(missing)}, so that nothing tests what it does{see}"
         for sample in samples:
-            gradients = _gradients(op, op, self._cast(sample.args, "float64"))
+            gradients = gradients_of(op, op, self._cast(sample.args, "float64"))
             wanted -= {i for i in wanted if (found := gradients[i]) is not None and found.any()}
         ignored = [names[i] for i in sorted(wanted)]
         assert not ignored, (
@@ -89,7 +89,7 @@ class OpSuite(Suite):
             + self._see(op, samples[-1], "op(*args)  # with other values of it, too")
         )
 
-    @pytest.mark.parametrize("dtype", _DTYPES)
+    @pytest.mark.parametrize("dtype", DTYPES)
     def test_results_agree_with_the_reference(self, op: Op, samples: list[Sample], dtype: str) -> None:
         for sample in samples:
             expected = _results(_reference(op)(*sample.args))
@@ -98,11 +98,11 @@ class OpSuite(Suite):
             what = f"results in {dtype} against the float64 reference, "
             _assert_close(what + _of(sample), found, expected, self.tolerance[dtype], see)
 
-    @pytest.mark.parametrize("dtype", _DTYPES)
+    @pytest.mark.parametrize("dtype", DTYPES)
     def test_gradients_agree_with_the_reference(self, op: Op, samples: list[Sample], dtype: str) -> None:
         for sample in samples:
             expected = _reference_gradients(op, sample.args)
-            found = _gradients(op, op, self._cast(sample.args, dtype))
+            found = gradients_of(op, op, self._cast(sample.args, dtype))
             what = f"gradients in {dtype} against the float64 reference, {_of(sample)}"
             see = self._see(op, sample, *_BACKWARD, dtype=dtype)
             _assert_close(what, found, expected, self.grad_tolerance[dtype], see)
@@ -147,7 +147,7 @@ class OpSuite(Suite):
             what = f"the op and torch.ops.{NAMESPACE}.{op.contract.name}, {_of(sample)}"
             _assert_close(what, _results(op(*args)), _results(op.forward(*args)), 0.0, see)
             what = f"gradients of {what}"
-            _assert_close(what, _gradients(op, op, args), _gradients(op, op.forward, args), 0.0, see)
+            _assert_close(what, gradients_of(op, op, args), gradients_of(op, op.forward, args), 0.0, see)
 
     def test_results_have_the_shapes_that_the_fake_kernel_gives(self, op: Op, samples: list[Sample]) -> None:
         for sample in samples:
@@ -163,11 +163,11 @@ class OpSuite(Suite):
         for sample in samples:
             args = self._cast(sample.args, "float64")
             strided = tuple(_spread(arg) for arg in args)
-            expected, slopes = _results(op(*args)), _gradients(op, op, args)
+            expected, slopes = _results(op(*args)), gradients_of(op, op, args)
             gaps = "strided = [torch.stack([a, a], -1)[..., 0] if torch.is_tensor(a) else a for a in args]"
             see = self._see(op, sample, gaps, "op(*strided), op(*args)")
             try:
-                found, moved = _results(op(*strided)), _gradients(op, op, strided)
+                found, moved = _results(op(*strided)), gradients_of(op, op, strided)
             except RuntimeError as error:
                 error.add_note(f"arguments that are not contiguous are refused, {_of(sample)}{see}")
                 raise
@@ -179,7 +179,7 @@ class OpSuite(Suite):
         with poisoned_memory():
             for sample in samples:
                 args = self._cast(sample.args, "float32")
-                found = [*_results(op(*args)), *_gradients(op, op, args)]
+                found = [*_results(op(*args)), *gradients_of(op, op, args)]
                 bad = {
                     i: f"{int(tensor.isnan().sum())} of {tensor.numel()} elements"
                     for i, tensor in enumerate(found)
@@ -194,9 +194,9 @@ class OpSuite(Suite):
         for sample in samples:
             args = self._cast(sample.args, "float32")
             with threads(1):
-                expected = [*_results(op(*args)), *_gradients(op, op, args)]
+                expected = [*_results(op(*args)), *gradients_of(op, op, args)]
             with threads(4):
-                found = [*_results(op(*args)), *_gradients(op, op, args)]
+                found = [*_results(op(*args)), *gradients_of(op, op, args)]
             see = self._see(op, sample, "torch.set_numthreads(4)  # or 1", "op(*args)", dtype="float32")
             what = f"results and gradients by 4 threads against 1, {_of(sample)}"
             _assert_close(what, found, expected, self.tolerance["float32"], see)
@@ -207,7 +207,7 @@ class OpSuite(Suite):
         for sample in samples:
             args = self._cast(sample.args, "float64")
             copies = tuple(arg.clone() if isinstance(arg, torch.Tensor) else arg for arg in args)
-            _gradients(op, op, args)
+            gradients_of(op, op, args)
             tensors = [i for i, arg in enumerate(args) if isinstance(arg, torch.Tensor)]
             changed = [i for i in tensors if not torch.equal(args[i], copies[i])]
             assert not changed, f"{_of(sample)}: arguments {changed} were changed" + (
@@ -232,7 +232,7 @@ class OpSuite(Suite):
         counted = counter.get_total_flops()
         assert counted == expected, f"PyTorch counts {counted} FLOPs, the contract's flops {expected}{see}"
         with FlopCounterMode(display=False) as counter:
-            _gradients(op, op, args)
+            gradients_of(op, op, args)
         backward = getattr(getattr(torch.ops, NAMESPACE), op.contract.backward_name)
         counted = counter.get_flop_counts()["Global"][backward]
         assert counted > 0, f"PyTorch counts {counted} FLOPs of {op.contract.backward_name}{see}"
@@ -272,6 +272,21 @@ class OpSuite(Suite):
             return arg.to(self.device, real.to_complex() if arg.is_complex() else real)
 
         return tuple(cast(arg) for arg in args)
+
+
+def gradients_of(op: Op, call: Any, args: Sequence[Any]) -> list[Tensor | None]:
+    """Return autograd's gradient of each argument, None for one that has none."""
+    import torch
+
+    leaves = _require_grad(args)
+    results = _as_tuple(call(*leaves))
+    wanted = results[: len(results) - len(op.contract.saved)]
+    pairs = [pair for pair in zip(wanted, _cotangents(wanted), strict=True) if pair[0].requires_grad]
+    inputs = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
+    found = iter(
+        torch.autograd.grad([result for result, _ in pairs], inputs, [cotangent for _, cotangent in pairs])
+    )
+    return [next(found) if isinstance(leaf, torch.Tensor) and leaf.requires_grad else None for leaf in leaves]
 
 
 def _is_inexact(arg: Any) -> bool:
@@ -332,21 +347,6 @@ def _is_slot(op: Op, i: int) -> bool:
     """Whether the backward op has a gradient for argument `i`, given or not."""
     argument = op.forward._schema.arguments[i]  # noqa: SLF001 - torch shows a parsed schema nowhere else
     return "Tensor" in str(argument.type) and argument.name not in op.contract.constants
-
-
-def _gradients(op: Op, call: Any, args: Sequence[Any]) -> list[Tensor | None]:
-    """Return autograd's gradient of each argument, None for one that has none."""
-    import torch
-
-    leaves = _require_grad(args)
-    results = _as_tuple(call(*leaves))
-    wanted = results[: len(results) - len(op.contract.saved)]
-    pairs = [pair for pair in zip(wanted, _cotangents(wanted), strict=True) if pair[0].requires_grad]
-    inputs = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
-    found = iter(
-        torch.autograd.grad([result for result, _ in pairs], inputs, [cotangent for _, cotangent in pairs])
-    )
-    return [next(found) if isinstance(leaf, torch.Tensor) and leaf.requires_grad else None for leaf in leaves]
 
 
 def _of(sample: Sample) -> str:
