@@ -22,6 +22,9 @@ COMPONENTS = {
     "callback": dict.fromkeys(("early-stopping", "ema", "lr-finder", "spike-guard"), "helix-train"),
     "command": {
         "bench": "helix-cpu",
+        "cuda-check": "helix-cuda",
+        "cuda-compile": "helix-cuda",
+        "cuda-warmup": "helix-cuda",
         "data-ingest": "helix-data",
         "data-show": "helix-data",
         "data-verify": "helix-data",
