@@ -32,7 +32,7 @@ def check(*, op: list[str] | None = None, fresh: bool = False, json: bool = Fals
     _require_device()
     from helix_cuda import serving, verdicts
 
-    found = {}
+    found: dict[tuple[str, str], str | None] = {}
     for device in {verdicts.describe(device): device for device in serving.present()}.values():
         name = verdicts.describe(device)
         for each in chosen:

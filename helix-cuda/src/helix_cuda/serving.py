@@ -48,7 +48,7 @@ class Servers:
         if not checks():
             return MappingProxyType({})
         devices = {verdicts.describe(device) for device in present()}
-        found = {}
+        found: dict[str, str] = {}
         for op in NAMES:
             reasons = [
                 _reason(op, device, verdict.reason)

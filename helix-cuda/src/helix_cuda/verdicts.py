@@ -59,9 +59,8 @@ def describe(device: torch.device) -> str:
         return "Triton's interpreter"
     import torch
 
-    index = torch.cuda.current_device() if device.index is None else device.index
-    major, minor = torch.cuda.get_device_capability(index)
-    return f"{torch.cuda.get_device_name(index)} (compute capability {major}.{minor})"
+    major, minor = torch.cuda.get_device_capability(device.index)
+    return f"{torch.cuda.get_device_name(device.index)} (compute capability {major}.{minor})"
 
 
 @cache
