@@ -15,6 +15,7 @@ from helix_kernel.testing.faults import caught_by
 from helix_kernel.testing.provider_cases import derive
 from helix_train import plugin
 from helix_train.callbacks.base import Callback, Verdict
+from helix_train.callbacks.early_stopping import EarlyStopping
 from helix_train.callbacks.ema import EMA
 from helix_train.testing.callbacks import CallbackSuite
 from helix_train.testing.rehearsal import STEPS, Fate, rehearse
@@ -176,6 +177,27 @@ class AveragesTheLastRow(EMA):
         return {name: weight[-1:] for name, weight in super().averaged().items()}
 
 
+class AveragesNothing(EMA):
+    model = torch.nn.Module()
+
+    def begin(self, run):
+        self.model = run.model
+
+    def stepped(self, run):
+        pass
+
+    def averaged(self):
+        return self.model.state_dict()
+
+
+class ForgetsHowLongItWaited(EarlyStopping):
+    def __init__(self):
+        super().__init__(min_delta=10.0)
+
+    def state_dict(self):
+        return {**super().state_dict(), "waited": 0}
+
+
 FAULTS = [
     (HasNoName, "test_it_has_a_name_of_its_own", "name is 'callback', that of the base class"),
     (IsNamedByItsNumber, "test_it_has_a_name_of_its_own", "two of them have the names"),
@@ -205,6 +227,12 @@ FAULTS = [
         "test_its_average_fits_the_model",
         r"\['mean'\] has shape \(1,\), the weight \(4,\)",
     ),
+    (
+        AveragesNothing,
+        "test_its_average_fits_the_model",
+        r"averaged\(\)\['\w+[.\w]*'\] is the model's own mem",
+    ),
+    (ForgetsHowLongItWaited, RESUMED, "after being killed in step 4"),
 ]
 
 
@@ -212,7 +240,7 @@ FAULTS = [
     ("fault", "case", "says"), FAULTS, ids=[f"{row[0].__name__}-{row[1][5:]}" for row in FAULTS]
 )
 def test_a_fault_is_caught_by_the_case_meant_for_it(tmp_path, fault, case, says):
-    right = EMA if issubclass(fault, EMA) else Mean
+    right = next((known for known in (EMA, EarlyStopping) if issubclass(fault, known)), Mean)
     caught_by(of(fault), case, says, right=of(right), tmp_path=tmp_path)
 
 
@@ -250,7 +278,7 @@ def test_a_run_of_the_suite_goes_back_once(tmp_path):
     [
         ("ema.1", []),
         ("spike-guard.2", [(5, "Verdict.SKIP")]),
-        ("early-stopping.2", [(2, "stop()")]),
+        ("early-stopping.2", [(4, "stop()")]),
         ("lr-finder.2", [(0, "set_base_rate()")]),
     ],
 )

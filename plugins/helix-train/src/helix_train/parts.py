@@ -234,7 +234,7 @@ CALLBACKS = (
         name="early-stopping",
         target=f"{_CALLBACKS}.early_stopping:EarlyStopping",
         config=f"{_CALLBACKS}.config:EarlyStoppingConfig",
-        examples=({}, {"patience": 1, "min_delta": 0.1}),
+        examples=({}, {"min_delta": 10.0}),
         summary="Ends a run that no longer gets better on what is held out",
     ),
     Component(

@@ -163,6 +163,10 @@ class CallbackSuite(Suite):
                 f"averaged()[{name!r}] has shape {tuple(weight.shape)}, the weight {tuple(own[name].shape)}"
                 + self._see(f"run.callbacks[0].averaged()[{name!r}].shape", run=True)
             )
+            assert weight.data_ptr() != own[name].data_ptr(), (
+                f"averaged()[{name!r}] is the model's own memory, which goes on training; return a copy"
+                + self._see(f"run.callbacks[0].averaged()[{name!r}].data_ptr()", run=True)
+            )
             assert bool(weight.isfinite().all()), f"averaged()[{name!r}] is not finite"
 
     def _rehearsed(self, out: Path, *fate: Fate, resume: bool = False, **options: Any) -> Rehearsal:
