@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from packaging.requirements import InvalidRequirement, Requirement
 
 from helix_kernel.backends import AUTO
-from helix_kernel.config.resolve import Resolved
+from helix_kernel.config.resolve import components_within
 from helix_kernel.discovery import canonical
 from helix_kernel.distributions import installed_distribution
 from helix_kernel.errors import LockError
@@ -17,7 +16,7 @@ from helix_kernel.lock_digests import digest_of_component, digest_of_packages, o
 from helix_kernel.sources import find_module
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from helix_kernel.component import Component
     from helix_kernel.config import Config
@@ -91,7 +90,7 @@ class Record:
 
 def record_of(config: Config) -> Record:
     """Return what serves a config: its components, nested ones too, and the ops and backends they may use."""
-    used = list(_used(tuple(config.sections.values())))
+    used = list(components_within(config.sections))
     backends = [c for c in config.kernel.components("backend") if _may_serve(c, config.settings.backends)]
     providers = _with_required({c.provider for c in (*used, *backends)}, config.kernel)
     ops = [c for c in config.kernel.components("op") if c.provider in providers]
@@ -116,17 +115,6 @@ def record_components(components: Iterable[Component], kernel: Kernel) -> Record
             for name, c in named.items()
         },
     )
-
-
-def _used(value: Any) -> Iterator[Component]:
-    if isinstance(value, Resolved):
-        yield value.component
-        yield from _used(value.arguments)
-    elif isinstance(value, Mapping):
-        yield from _used(tuple(value.values()))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _used(item)
 
 
 def _may_serve(backend: Component, wanted: Iterable[str]) -> bool:

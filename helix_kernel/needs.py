@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from helix_kernel.component import reads_version
+from helix_kernel.diagnosis.mending import install, upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,13 +38,18 @@ class Need:
     detail: str = ""
 
     @property
-    def command(self) -> str:
-        """The pip command that mends it, or nothing where none would."""
+    def requirement(self) -> str:
+        """What pip would have to install to mend it, or nothing where that would not."""
         if self.state in ("ok", "read", "broken"):
             return ""
-        if self.name == API:
-            return f"pip install --upgrade {self.provider}"
-        return f"pip install {self.provider}=={self.saved}"
+        return self.provider if self.name == API else f"{self.provider}=={self.saved}"
+
+    @property
+    def command(self) -> str:
+        """The pip command that mends it, or nothing where none would."""
+        if not self.requirement:
+            return ""
+        return upgrade(self.requirement) if self.name == API else install(self.requirement)
 
     def __str__(self) -> str:
         needed = f"it needs {self.provider} {self.saved}"

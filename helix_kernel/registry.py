@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from helix_kernel import catalogue
+from helix_kernel.diagnosis.mending import install
 from helix_kernel.errors import AmbiguousNameError, UnknownNameError, did_you_mean
 from helix_kernel.hooks import CORE_KINDS
 from helix_kernel.renames import tell
@@ -118,13 +119,13 @@ class Registry:
             return " It may be missing because " + "; ".join(str(f) for f in failed) + "."
         if provider is None or any(plugin.provider == provider for plugin in self.plugins):
             return ""
-        install = f" It comes with {provider}: pip install {provider}"
+        comes_with = f" It comes with {provider}: {install(provider)}"
         if provider in self.left_out:
             return (
-                f"{install} (it is installed here, but HELIX_PLUGINS, HELIX_PLUGINS_DISABLED or the "
+                f"{comes_with} (it is installed here, but HELIX_PLUGINS, HELIX_PLUGINS_DISABLED or the "
                 "[kernel] table leaves it out)"
             )
-        return install
+        return comes_with
 
     def _unknown(self, kind: str, name: str) -> str:
         provider, _, short = name.rpartition(":")

@@ -10,6 +10,7 @@ import attrs
 
 from helix_kernel import checkpoint as _checkpoint
 from helix_kernel.config import Config, resolve_document
+from helix_kernel.diagnosis.mending import install, upgrade
 from helix_kernel.errors import (
     ArgumentError,
     CheckpointError,
@@ -21,7 +22,7 @@ from helix_kernel.errors import (
 )
 from helix_kernel.lock_differences import serving_differences, source_differences
 from helix_kernel.lock_record import Record, record_components
-from helix_kernel.needs import needs
+from helix_kernel.needs import API, needs
 from helix_kernel.nesting import flatten, nest
 from helix_kernel.renames import untold
 from helix_kernel.upgrades import upgraded
@@ -328,9 +329,10 @@ def _saved_run(path: Place, *, accept_versions: bool) -> SavedRun:
 
 def _refusal(path: Place, differences: Sequence[Need]) -> str:
     lines = list(dict.fromkeys(map(str, differences)))
-    packages = [need.command.partition("install ")[2] for need in differences if need.command]
-    if len(set(packages)) > 1:
-        lines.append(f"all at once: pip install {' '.join(dict.fromkeys(packages))}")
+    requirements = dict.fromkeys(need.requirement for need in differences if need.requirement)
+    if len(requirements) > 1:
+        command = upgrade if any(need.name == API for need in differences) else install
+        lines.append(f"all at once: {command(*requirements)}")
     if all(need.state == "version" for need in differences):
         lines.append(
             "what is installed has all that it needs: accept_versions=True, or --accept-versions, opens it "

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from helix_kernel.checkpoint import Checkpoint, CheckpointManager, load, save
+from helix_kernel.diagnosis.mending import install
 
 WEIGHT = np.arange(2048.0, dtype=np.float32).reshape(2, 1024)
 
@@ -134,7 +135,7 @@ class TestInspect:
         assert code == 0
         assert "plugin API       1           1 (helix-kernel" in out
         assert "layer/acme:wide  3.1         -" in out
-        assert "missing: pip install acme==3.1" in out
+        assert f"missing: {install('acme==3.1')}" in out
         assert "metrics.loss  2.5" in out
         assert "model.width  5" in out
 
@@ -142,7 +143,7 @@ class TestInspect:
         found = printed(helix("checkpoint", "inspect", step(run, 300), "--json"))[1]
         assert found["attributes"]["metrics"] == {"loss": "NaN"}
         assert [need["state"] for need in found["needs"]] == ["ok", "missing"]
-        assert found["needs"][1]["command"] == "pip install acme==3.1"
+        assert found["needs"][1]["command"] == install("acme==3.1")
         assert {array["name"]: len(array["sha256"]) for array in found["arrays"]} == {
             "model/b": 64,
             "model/w": 64,

@@ -13,6 +13,7 @@ from helix_toy.make import install
 import helix_kernel
 from helix_kernel import load_config
 from helix_kernel.cli import app, direct, main
+from helix_kernel.diagnosis import mending
 
 LAYER = """
 import helix_kernel
@@ -108,13 +109,13 @@ class TestErrors:
         code, _, err = helix("config", "check", example)
         assert code == 2
         assert "model.use: no layer is called 'language-model'" in err
-        assert "It comes with helix-ssm: pip install helix-ssm" in err
+        assert f"It comes with helix-ssm: {mending.install('helix-ssm')}" in err
 
     def test_so_does_a_command_that_is_not_installed(self, helix, example, monkeypatch):
         monkeypatch.setenv("HELIX_PLUGINS_DISABLED", "helix-train")
         code, _, err = helix("train", example)
         assert code == 2
-        assert "It comes with helix-train: pip install helix-train" in err
+        assert f"It comes with helix-train: {mending.install('helix-train')}" in err
 
     def test_two_providers_of_one_name_are_both_named(self, helix, two_providers):
         code, _, err = helix("show", "layer", "shared")

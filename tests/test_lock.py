@@ -251,6 +251,12 @@ class TestHolding:
     def test_the_config_itself(self, locked, override, says):
         assert says in "\n".join(refusal(locked, override))
 
+    def test_versions_are_those_of_components_in_tables_too(self, locked):
+        inner, named = "layer/acme:ema", "layer/acme:outer"
+        assert load_config(locked).versions() == {inner: "1.0", named: "1.0"}
+        only_named = load_config(locked, ["model.inner.use=borrowed"])
+        assert set(only_named.versions()) == {"layer/acme:borrowed", inner, named}
+
     def test_what_a_component_leaves_to_each_call_may_differ(self, locked):
         overrides = ["model.label=other"]
         assert load_locked(locked, overrides) == load_config(locked, overrides)

@@ -7,6 +7,7 @@ import warnings
 import pytest
 from helix_toy.make import component, kernel_of, manifest, toy_kernel
 
+from helix_kernel.diagnosis.mending import install
 from helix_kernel.discovery import EntryPoint
 from helix_kernel.errors import AmbiguousNameError, UnknownNameError
 from helix_kernel.kernel import Kernel
@@ -78,8 +79,8 @@ class TestUnknownNames:
             ("STACK", ["Did you mean 'stack'?"]),
             ("helix-tou:block", ["Did you mean 'helix-toy:block'?", "No plugin of 'helix-tou' is installed"]),
             ("helix-toy:blocc", ["Did you mean 'helix-toy:block'?"]),
-            ("mamba", ["It comes with helix-ssm: pip install helix-ssm"]),
-            ("helix-ssm:mamba", ["It comes with helix-ssm: pip install helix-ssm"]),
+            ("mamba", [f"It comes with helix-ssm: {install('helix-ssm')}"]),
+            ("helix-ssm:mamba", [f"It comes with helix-ssm: {install('helix-ssm')}"]),
             ("zzz", ["no layer is called 'zzz'. Installed:"]),
         ],
     )
@@ -125,7 +126,7 @@ class TestKinds:
         ("name", "says"),
         [
             ("layr", "Did you mean 'layer'?"),
-            ("dataset", "It comes with helix-data: pip install helix-data"),
+            ("dataset", f"It comes with helix-data: {install('helix-data')}"),
             ("zzz", "Known: backend, command, gadget"),
         ],
     )

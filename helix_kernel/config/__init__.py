@@ -10,7 +10,7 @@ import attrs
 
 from helix_kernel import catalogue
 from helix_kernel.config.document import Table, read_document, resolve_references
-from helix_kernel.config.resolve import Resolved
+from helix_kernel.config.resolve import Resolved, components_within
 from helix_kernel.config.structure import given, make_converter, problems
 from helix_kernel.diagnosis.mending import install
 from helix_kernel.errors import ConfigError, Problem, did_you_mean
@@ -96,10 +96,8 @@ class Config:
 
     def versions(self) -> dict[str, str]:
         """Return the version of the distribution of each component in use, by qualified name."""
-        found: dict[str, str] = {}
-        for resolved in self.sections.values():
-            _collect_versions(resolved, found)
-        return dict(sorted(found.items()))
+        used = components_within(self.sections)
+        return dict(sorted((f"{c.kind}/{c.qualified}", c.version) for c in used))
 
     @cached_property
     def record(self) -> Record:
@@ -238,16 +236,6 @@ def _with_default_use(value: Any, default: str | None) -> Any:
     if isinstance(value, dict) and default and "use" not in value:
         return {"use": default, **value}
     return value
-
-
-def _collect_versions(value: Any, found: dict[str, str]) -> None:
-    if isinstance(value, Resolved):
-        found[f"{value.component.kind}/{value.component.qualified}"] = value.component.version
-        for argument in value.arguments.values():
-            _collect_versions(argument, found)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _collect_versions(item, found)
 
 
 def _without_none(value: Any) -> Any:

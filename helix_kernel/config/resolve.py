@@ -17,6 +17,8 @@ from helix_kernel.options import ComponentOf, FactoryOf, nested_marker
 from helix_kernel.renames import told_once
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from helix_kernel.component import Component
     from helix_kernel.registry import Registry
 
@@ -175,6 +177,18 @@ class Resolver:
             return self._resolve(marker.kind, value, marker.supplies)
         assert isinstance(marker, ComponentOf)
         return self._resolve(marker.kind, value, ())
+
+
+def components_within(value: Any) -> Iterator[Component]:
+    """Yield the components of what was resolved, nested ones and those in lists and tables too."""
+    if isinstance(value, Resolved):
+        yield value.component
+        yield from components_within(value.arguments)
+    elif isinstance(value, Mapping):
+        yield from components_within(tuple(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from components_within(item)
 
 
 def over_default(option: Option, value: Any) -> Any:

@@ -234,6 +234,17 @@ class TestEarlyStopping:
         assert "early-stopping ends the run" in fit(trainer({**changes, "trainer.resume": True}))
         assert [event["event"] for event in events(broken.out)] == ["ended"]
 
+    def test_a_finished_run_that_is_resumed_counts_its_last_validation_once(self, trainer):
+        changes = {"optimizer.lr": 0.0, "trainer.steps": 4, "trainer.validate_every": 2}
+        changes["trainer.callbacks"] = [{"use": "early-stopping", "patience": 2}]
+        finished = trainer(changes)
+        fit(finished)
+        fit(trainer({**changes, "trainer.resume": True}))
+        assert events(finished.out) == []
+        longer = trainer({**changes, "trainer.resume": True, "trainer.steps": 50})
+        assert "validation_loss was best at step 2" in fit(longer)
+        assert longer.step == 6
+
     def test_it_needs_validations(self, trainer):
         with pytest.raises(ArgumentError, match=r"early-stopping goes by validations.*validate_every=0"):
             fit(trainer({"trainer.callbacks": [{"use": "early-stopping"}]}))

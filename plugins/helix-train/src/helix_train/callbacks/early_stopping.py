@@ -40,6 +40,7 @@ class EarlyStopping(Callback):
         self._patience = patience
         self._min_delta = min_delta
         self._best, self._best_step, self._waited = math.inf, 0, 0
+        self._judged_step = -1
 
     def begin(self, run: Run) -> None:
         """Check that the run validates while it trains.
@@ -54,12 +55,15 @@ class EarlyStopping(Callback):
             )
 
     def validated(self, run: Run, evaluation: Evaluation) -> None:
-        """Compare a validation with the best so far.
+        """Compare a validation with the best so far; a run that is resumed at its end repeats its last one.
 
         Raises:
             ArgumentError: It has no such value.
         """
         value = self._sign * self._value(evaluation)
+        if run.step == self._judged_step:
+            return
+        self._judged_step = run.step
         if value < self._best - self._min_delta:
             self._best, self._best_step, self._waited = value, run.step, 0
             return
@@ -71,13 +75,19 @@ class EarlyStopping(Callback):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best value, its step, and the validations since."""
-        return {"best": self._best, "best_step": self._best_step, "waited": self._waited}
+        """Return the best value, its step, the validations since, and the step of the last one."""
+        return {
+            "best": self._best,
+            "best_step": self._best_step,
+            "waited": self._waited,
+            "judged_step": self._judged_step,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` returned."""
         self._best, self._best_step = float(state["best"]), int(state["best_step"])
         self._waited = int(state["waited"])
+        self._judged_step = int(state.get("judged_step", -1))  # older checkpoints lack it
 
     def _value(self, evaluation: Evaluation) -> float:
         known = {name: value for name, value in evaluation.values().items() if value is not None}
