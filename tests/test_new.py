@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import sys
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import attrs
 import pytest
@@ -12,10 +16,15 @@ from helix_toy.make import component, kernel_of, manifest
 
 import helix_kernel
 from helix_kernel import Kind, default_kernel
+from helix_kernel.backends import BackendSelector, Probe
+from helix_kernel.cli.new import new
 from helix_kernel.errors import ArgumentError, UnknownNameError
 from helix_kernel.new.distribution import Distribution, range_of, write
 from helix_kernel.new.names import LONGEST, Names, check_free, names_of
 from helix_kernel.new.template import SUFFIX, TemplateError, render, template_of, variants_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LAYER = default_kernel().registry.kinds["layer"]
 BACKEND = default_kernel().registry.kinds["backend"]
@@ -239,6 +248,28 @@ def test_a_kind_of_a_plugin_makes_it_a_requirement_in_the_version_that_is_instal
         plugin.version for plugin in default_kernel().plugins if plugin.provider == "helix-train"
     )
     assert f'"helix-train{range_of(installed)}"' in Path("helix-leaky-sum/pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize(("interpreted", "chosen"), [("1", ("other", "peak")), ("0", ("peak", "other"))])
+def test_a_triton_backend_stands_behind_others_where_it_interprets(monkeypatch, interpreted, chosen):
+    new("backend", "peak", out="made", kernel="triton")
+    monkeypatch.syspath_prepend("made/src")
+    monkeypatch.delitem(sys.modules, "helix_peak", raising=False)
+    peak = importlib.import_module("helix_peak.peak").Peak
+    monkeypatch.setattr(peak, "probe", Other.probe)  # as if there were a GPU
+    monkeypatch.setenv("TRITON_INTERPRET", interpreted)
+    assert BackendSelector({"peak": peak(), "other": Other()}).select(["auto"]).chosen == chosen
+
+
+class Other:
+    """Another backend, the least wanted of ours."""
+
+    device_type = "cpu"
+    priority = 0
+    ops: Mapping[str, object] = MappingProxyType({})
+
+    def probe(self):
+        return Probe(available=True, reason="always there", devices=("cpu",))
 
 
 def test_json_is_one_object_that_names_every_file(helix):

@@ -97,9 +97,7 @@ def test_a_worker_that_something_else_serves_is_refused(config):
     require_served_alike(config, config.record)
     other = config.record.as_dict()
     other["distributions"]["helix-ssm"]["source"] = "sha256:0"
-    with pytest.raises(
-        LockError, match=r"something else serves.*\n  helix-ssm .*: its source is not"
-    ):
+    with pytest.raises(LockError, match=r"something else serves.*\n  helix-ssm .*: its source is not"):
         require_served_alike(config, Record.from_dict(other))
 
 

@@ -221,7 +221,12 @@ def _scheduler(name: Scheduler, plan: Plan) -> Any:
     if name == "fifo":
         return FIFOScheduler()
     steps = max(config["trainer"]["steps"] for config in plan.configs)
-    return ASHAScheduler(time_attr="step", max_t=steps, grace_period=max(1, steps // 10))
+    return ASHAScheduler(
+        time_attr="step",
+        max_t=steps,
+        grace_period=max(1, steps // 10),
+        stop_last_trials=False,  # a trial that comes to its last step ends by itself, with its report
+    )
 
 
 def _outcome(plan: Plan, result: Any) -> Trial:
