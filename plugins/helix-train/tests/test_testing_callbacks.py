@@ -20,6 +20,7 @@ from helix_train.callbacks.ema import EMA
 from helix_train.testing.callbacks import CallbackSuite
 from helix_train.testing.rehearsal import STEPS, Fate, rehearse
 
+OVER = "test_a_run_that_is_over_may_be_resumed"
 RESUMED = "test_a_run_that_resumes_ends_as_one_that_never_stopped"
 ROLLED_BACK = "test_a_run_that_rolled_back_resumes_as_one_that_never_stopped"
 CHANGES = "test_one_that_asks_for_nothing_changes_nothing"
@@ -97,6 +98,20 @@ class EndsWithItsLastStep(Mean):
 
     def end(self, run):
         self.last = self.seen[-1]
+
+
+class CountsAValidationTwice(Mean):
+    count = 0
+
+    def validated(self, run, evaluation):
+        self.count += 1
+
+    def state_dict(self):
+        return {**super().state_dict(), "count": self.count}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.count = state["count"]
 
 
 class ExpectsAState(Mean):
@@ -205,7 +220,8 @@ FAULTS = [
     (JudgesByNothing, "test_it_lives_through_a_run", r"judge\(\) after 0 steps gives None; allowed is a Ver"),
     (ExtendsNothing, "test_it_lives_through_a_run", r"ExtendsNothing has no \w+\(\); extend .*base.Callback"),
     (CannotGoBack, "test_it_lives_through_a_run", r"rolled_back\(\) after 4 steps: RuntimeError: what was"),
-    (EndsWithItsLastStep, "test_it_lives_through_a_run_of_no_steps", r"end\(\) after 7 steps: IndexError"),
+    (EndsWithItsLastStep, OVER, r"end\(\) after 7 steps: IndexError"),
+    (CountsAValidationTwice, OVER, r"is over and resumed changes count \(7 and 8\) of state_dict"),
     (ExpectsAState, "test_it_may_join_a_run_that_has_begun", r"begin\(\) after 2 steps: .*0 losses of 2"),
     (SharesItsLosses, "test_a_new_one_knows_nothing_of_earlier_runs", "callbacks.mean.losses .*before it"),
     (RemembersTheLastLossOnly, RESUMED, "values in metrics.jsonl after being killed in step 4"),

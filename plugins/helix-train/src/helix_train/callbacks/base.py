@@ -106,7 +106,7 @@ class Callback:
         """Hear that the optimizer has taken a step; ``run.step`` counts it."""
 
     def validated(self, run: Run, evaluation: Evaluation) -> None:
-        """Hear how the model does on what is held out."""
+        """Hear how the model does on what is held out; where a run resumes at its end, once more."""
 
     def rolled_back(self, run: Run) -> None:
         """Hear that the run went back to a checkpoint, whose state this callback has been given again."""

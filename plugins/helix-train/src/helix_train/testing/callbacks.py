@@ -89,10 +89,18 @@ class CallbackSuite(Suite):
         self._rehearsed(tmp_path / "run")
         self._rehearsed(tmp_path / "rolled-back", Fate(rolls_back_in=5))
 
-    def test_it_lives_through_a_run_of_no_steps(self, tmp_path: Path) -> None:
-        """As one that is resumed when all its steps are done: it validates, and ends."""
+    def test_a_run_that_is_over_may_be_resumed(self, tmp_path: Path) -> None:
+        """It has no steps left: it makes its last validation again, which counts once, and ends."""
         first = self._rehearsed(tmp_path)
-        self._rehearsed(tmp_path, resume=True, steps=first.step)
+        again = self._rehearsed(tmp_path, resume=True, steps=first.step)
+        found = list(differences(_state_of(first), _state_of(again)))
+        assert not found, (
+            f"a run that is over and resumed changes {', '.join(found[:5])} of state_dict(): its last "
+            "validation is heard a second time; count it once"
+            + self._see(
+                "run = rehearse(out, callback, resume=True)", "run.callbacks[0].state_dict()", run=True
+            )
+        )
 
     def test_it_may_join_a_run_that_has_begun(self, tmp_path: Path) -> None:
         """The checkpoint has no state of it then, and it begins at a later step."""
