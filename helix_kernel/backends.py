@@ -71,7 +71,10 @@ class Backend(Protocol):
 
     @property
     def priority(self) -> int:
-        """Rank among the backends that serve an op: the highest comes first."""
+        """Rank among the backends that serve an op: the highest comes first.
+
+        One below 0, as of an interpreter, serves only where it is named, and not for ``"auto"``.
+        """
 
     @property
     def ops(self) -> Mapping[str, Callable[..., Any]]:
@@ -101,6 +104,11 @@ class Offer:
     probe: Probe
     ops: frozenset[str]
     withheld: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def serves_unnamed(self) -> bool:
+        """Whether ``"auto"`` stands for it."""
+        return self.probe.available and self.priority >= 0
 
 
 @attrs.frozen
@@ -175,7 +183,11 @@ class Selection:
             return f"withheld: {offer.withheld[op]}" if op in offer.withheld else "does not implement it"
         if device_type not in offer.device_types:
             return f"serves {' and '.join(offer.device_types)} only"
-        return None if name in self.chosen else f"not among the backends asked for: {list(self.requested)}"
+        if name in self.chosen:
+            return None
+        if AUTO in self.requested:
+            return f"serves only where it is named (priority {offer.priority})"
+        return f"not among the backends asked for: {list(self.requested)}"
 
 
 class BackendSelector:
@@ -192,7 +204,7 @@ class BackendSelector:
         """Put a choice into force, in place of the one before.
 
         Args:
-            names: ``["auto"]`` for every available backend by priority, ``["reference"]`` for
+            names: ``["auto"]`` for every available backend by priority, from 0, ``["reference"]`` for
                 none, or names, the most wanted first; ``"auto"`` after names stands for the rest.
 
         Returns:
@@ -225,7 +237,7 @@ class BackendSelector:
         chosen: dict[str, None] = {}
         for name in requested:
             if name == AUTO:
-                chosen |= dict.fromkeys(other for other in ranked if offers[other].probe.available)
+                chosen |= dict.fromkeys(other for other in ranked if offers[other].serves_unnamed)
             elif name != REFERENCE:
                 if not offers[name].probe.available:
                     raise ArgumentError(f"backend {name!r} is not available: {offers[name].probe.reason}")

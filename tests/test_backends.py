@@ -161,6 +161,15 @@ def test_a_service_says_who_serves_and_why_the_others_do_not(selector):
     assert service.passed_over["slow"] == "not among the backends asked for: ['fast']"
 
 
+def test_a_backend_below_0_serves_only_where_it_is_named():
+    interpreter = FakeBackend(priority=-1, ops={"test_double": returns(50.0)})
+    selector = BackendSelector({"interpreter": interpreter})
+    service = selector.select(["auto"]).service("test_double", "cpu")
+    assert service.chain == ("reference",)
+    assert service.passed_over == {"interpreter": "serves only where it is named (priority -1)"}
+    assert selector.select(["interpreter", "auto"]).service("test_double", "cpu").serving == "interpreter"
+
+
 def test_a_service_says_why_a_backend_withholds_an_op():
     backend = FakeBackend(withheld={"test_double": "it came to 5 instead of 4"})
     service = BackendSelector({"honest": backend}).select(["auto"]).service("test_double", "cpu")

@@ -250,8 +250,8 @@ def test_a_kind_of_a_plugin_makes_it_a_requirement_in_the_version_that_is_instal
     assert f'"helix-train{range_of(installed)}"' in Path("helix-leaky-sum/pyproject.toml").read_text()
 
 
-@pytest.mark.parametrize(("interpreted", "chosen"), [("1", ("other", "peak")), ("0", ("peak", "other"))])
-def test_a_triton_backend_stands_behind_others_where_it_interprets(monkeypatch, interpreted, chosen):
+@pytest.mark.parametrize(("interpreted", "chosen"), [("1", ("other",)), ("0", ("peak", "other"))])
+def test_a_triton_backend_that_interprets_serves_only_where_it_is_named(monkeypatch, interpreted, chosen):
     new("backend", "peak", out="made", kernel="triton")
     monkeypatch.syspath_prepend("made/src")
     monkeypatch.delitem(sys.modules, "helix_peak", raising=False)
@@ -259,6 +259,7 @@ def test_a_triton_backend_stands_behind_others_where_it_interprets(monkeypatch, 
     monkeypatch.setattr(peak, "probe", Other.probe)  # as if there were a GPU
     monkeypatch.setenv("TRITON_INTERPRET", interpreted)
     assert BackendSelector({"peak": peak(), "other": Other()}).select(["auto"]).chosen == chosen
+    assert BackendSelector({"peak": peak()}).select(["peak"]).chosen == ("peak",)
 
 
 class Other:
