@@ -1,3 +1,3 @@
-"""CUDA backend for Helix: it looks for GPUs and Triton, and offers no op yet."""
+"""CUDA backend for Helix: Triton kernels for its ops, checked at their first call on a device."""
 
 __version__ = "0.1.0"
