@@ -9,7 +9,7 @@ import pytest
 from planted import layers, manifests
 from planted.faults import PROVIDER, component_of, manifest_of, run, run_manifest
 
-from helix_kernel import Kernel, Kind, hookimpl
+from helix_kernel import Kernel, Kind, default_kernel, hookimpl
 from helix_kernel.errors import DependencyError, UnknownNameError
 from helix_kernel.plugins import Manifest
 from helix_kernel.testing.layers import LayerSuite
@@ -107,6 +107,11 @@ def test_a_provider_that_is_not_installed_is_named(capsys):
     assert not run_manifest(attrs.evolve(manifest_of({}), provider="plantet"), "manifest-planted")
     said = capsys.readouterr().out
     assert "no plugin of 'planted' is installed. Did you mean 'plantet'? Installed: helix-" in said
+
+
+def test_every_kind_of_ours_has_a_suite_but_these():
+    kinds = default_kernel().registry.kinds.values()
+    assert {kind.name for kind in kinds if kind.suite is None} == {"command", "trainer"}
 
 
 @pytest.mark.parametrize(
