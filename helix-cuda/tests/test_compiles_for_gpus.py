@@ -69,9 +69,14 @@ def start(*command, **pipes):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory):
+def _own_cache(pytestconfig, tmp_path_factory):
+    """Keep what compiled beside pytest's own notes: only what has changed is compiled again."""
+    notes = (
+        pytestconfig.getini("cache_dir") if pytestconfig.pluginmanager.has_plugin("cacheprovider") else None
+    )
+    folder = tmp_path_factory.mktemp("triton") if notes is None else pytestconfig.rootpath / notes / "triton"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton")))
+        patch.setenv("TRITON_CACHE_DIR", str(folder))
         yield
 
 

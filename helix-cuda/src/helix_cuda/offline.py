@@ -79,8 +79,8 @@ def compile_op(op: str, arch: str, *, thorough: bool = False, every_config: bool
     Args:
         op: The op's name; it must be defined.
         arch: The target, such as ``sm_90``.
-        thorough: Whether to compile for float32 beside bfloat16, and for the contract's samples beside calls
-            of a model's size.
+        thorough: Whether to compile for float32 beside bfloat16, for gradients of all results beside that of
+            the first, and for the contract's samples beside calls of a model's size.
         every_config: Whether to compile every configuration of a tuned kernel, and not just the first.
 
     Raises:
@@ -93,7 +93,7 @@ def compile_op(op: str, arch: str, *, thorough: bool = False, every_config: bool
     recorder = _Recorder(every_config=every_config)
     with _compiling(arch, recorder):
         for call in _calls(defined()[op].contract, thorough=thorough):
-            _run(defined()[op].contract, call, recorder)
+            _run(defined()[op].contract, call, recorder, thorough=thorough)
     return list(recorder.launches.values())
 
 
@@ -129,7 +129,7 @@ def _emptied(arg: Any, dtype: torch.dtype) -> Any:
     return torch.empty_like(arg, device="meta", dtype=dtype if arg.is_floating_point() else None)
 
 
-def _run(contract: OpContract, call: _Call, recorder: _Recorder) -> None:
+def _run(contract: OpContract, call: _Call, recorder: _Recorder, *, thorough: bool) -> None:
     found = implementations()
     recorder.call, recorder.op = call.name, contract.name
     results = found[contract.name](*call.args)
@@ -139,9 +139,9 @@ def _run(contract: OpContract, call: _Call, recorder: _Recorder) -> None:
     n_grads = len(results) - len(contract.saved)
     grads = [torch.empty_like(result) for result in results[:n_grads]]
     recorder.op = contract.backward_name
-    found[contract.backward_name](*grads, *results[n_grads:], *call.args)
-    # As a loss makes it that looks at the first result alone.
-    found[contract.backward_name](grads[0], *[None] * (n_grads - 1), *results[n_grads:], *call.args)
+    # As a loss makes it that looks at the first result alone; and where states have gradients too.
+    for used in [[grads[0], *[None] * (n_grads - 1)], grads][: 2 if thorough else 1]:
+        found[contract.backward_name](*used, *results[n_grads:], *call.args)
 
 
 class _Recorder:
