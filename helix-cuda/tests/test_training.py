@@ -29,6 +29,7 @@ def losses(tmp_path, device):
     text, config = tmp_path / "text.txt", tmp_path / "config.toml"
     text.write_text("the quick brown fox jumps over the lazy dog. " * 20)
     config.write_text(EXAMPLE.read_text().replace('source = "python-docs"', f'paths = ["{text}"]'))
+
     def train(*backends):
         out = tmp_path / "-".join(backends)
         names = ", ".join(f'"{name}"' for name in backends)
