@@ -15,9 +15,7 @@ from helix_cuda.kernels.causal_conv1d_backward import narrow
 from helix_cuda.ops.chunks import cut
 
 _NARROW = 4
-"""Taps whose gradients one kernel makes."""
-_UNROLLED = 8
-"""Taps that the forward kernel holds in registers."""
+"""Taps that kernels hold in registers; with more, each tap is read where it is used."""
 _WORK = 1 << 19
 """Slots times channels: enough programs for a GPU, and few sums to add up; the same for every device."""
 _SHORTEST = 32
@@ -185,7 +183,7 @@ class _Call(NamedTuple):
             d_model,
             self.x_stride,
             grad_stride,
-            TAPS=triton.next_power_of_2(width) if width <= _UNROLLED else 0,
+            TAPS=triton.next_power_of_2(width) if width <= _NARROW else 0,
             SILU=silu,
             BIASED=self.bias is not None,
             SLOPE=grad is not None,
