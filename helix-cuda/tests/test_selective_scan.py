@@ -7,6 +7,7 @@ import torch
 
 from helix_cpu.backend import CPUBackend
 from helix_cuda.ops import selective_scan as module
+from helix_cuda.ops import slots
 from helix_kernel.backends import BackendSelector
 from helix_ssm.ops import selective_scan
 from helix_ssm.ops.selective_scan import INTERVAL
@@ -19,7 +20,7 @@ SLOT = 16
 @pytest.fixture
 def short_slots(monkeypatch):
     """Short sequences are cut too."""
-    monkeypatch.setattr(module, "_SLOT_SIZES", (SLOT,))
+    monkeypatch.setattr(slots, "SIZES", (SLOT,))
 
 
 def _case(
@@ -94,7 +95,7 @@ def test_rows_of_several_saved_states_in_one_slot(device):
 
 
 def test_slots_of_several_saved_states(device, monkeypatch):
-    monkeypatch.setattr(module, "_SLOT_SIZES", (2 * INTERVAL,))
+    monkeypatch.setattr(slots, "SIZES", (2 * INTERVAL,))
     case = _case(device, rows=2, seq_len=2 * INTERVAL + 3, extras=False)
     _assert_close(_with_gradients(case), _exact(case), 1e-5)
 

@@ -9,31 +9,22 @@ import triton
 from torch import Tensor
 
 from helix_cuda.arguments import as_given, rows, serves
-from helix_cuda.interpreter import interprets
 from helix_cuda.kernels import selective_scan as kernels
 from helix_cuda.kernels import selective_scan_backward as backward_kernels
-from helix_cuda.ops.chunks import Chunks, cut
+from helix_cuda.ops.slots import WARP, WHOLE, interpreted_block, slots_for
 
 INTERVAL = 16
 """Steps from one saved state to the next, as the op's contract has it."""
 _MOST_STATES = 256
 """States of a channel; with more, the op is left to another backend."""
 _ENOUGH = 256
-"""Warps that keep a GPU busy: a row is then not cut. A constant, so that devices do not differ."""
-_PLENTY = 2048
-"""Warps that a row is cut for, where it is: slots are no shorter than this takes."""
-_WHOLE = 1 << 30
-"""Tokens of a slot that holds any row."""
-_SLOT_SIZES = (4096, 1024, 256, 64)
-_WARP = 32
+"""Warps that keep a GPU busy: a row is then not cut."""
 _STATES_OF_A_THREAD = 32
 """Most states of a channel that a thread holds in the forward kernels; with more, threads share it."""
 _BACKWARD_STATES_OF_A_THREAD = 4
 """The same for the gradients' kernel, which holds those of 16 tokens."""
 _BACKWARD_WARPS = 8
 _BACKWARD_TOKENS = 4
-_INTERPRETED = 512
-"""Most channels of an interpreted program: wide blocks take an interpreter hardly longer than narrow ones."""
 
 
 def selective_scan(
@@ -137,8 +128,8 @@ class _Call:
         self.delta_bias = None if delta_bias is None else delta_bias.contiguous()
         self.initial_state = None if initial_state is None else self.lay_out(initial_state)
         self.softplus = softplus
-        self.slots = self._cut(cu_seqlens)
-        self.whole = self.slots.size == _WHOLE
+        self.slots = slots_for(u, _ENOUGH, cu_seqlens)
+        self.whole = self.slots.size == WHOLE
         self.packed = cu_seqlens is not None
         self.N = triton.next_power_of_2(self.d_state)
         self.lanes = _lanes(self.N, self.width)
@@ -287,13 +278,6 @@ class _Call:
         summed = (grad_A.sum(0), grad_B.sum(0), grad_C.sum(0), grad_D.sum(0))
         return grad_u, grad_delta, *summed, grad_z, grad_bias.sum(0), grad_initial
 
-    def _cut(self, cu_seqlens: Tensor | None) -> Chunks:
-        warps = self.n_rows * triton.cdiv(self.d_model, _WARP)
-        if cu_seqlens is None and (warps >= _ENOUGH or self.seq_len <= _SLOT_SIZES[-1]):
-            return cut(self.u, _WHOLE, None)
-        fitting = (size for size in _SLOT_SIZES if warps * (self.seq_len // size) >= _PLENTY)
-        return cut(self.u, next(fitting, _SLOT_SIZES[-1]), cu_seqlens)
-
     def _per_slot(self) -> tuple[Tensor, Tensor]:
         n_slots = self.slots.n_slots
         return self.new(n_slots, self.d_state, self.d_model), self.new(n_slots, self.d_model)
@@ -302,7 +286,7 @@ class _Call:
         self, local: Tensor, sums: Tensor, first: Tensor | None, last: Tensor, *, backward: bool
     ) -> Tensor:
         starts = torch.empty_like(local)
-        block = _WARP if self.N <= _STATES_OF_A_THREAD else 1
+        block = WARP if self.N <= _STATES_OF_A_THREAD else 1
         kernels.pass_states[(self.slots.n_sequences, triton.cdiv(self.d_model, block))](
             local,
             sums,
@@ -351,15 +335,13 @@ class _Call:
 
 def _lanes(n: int, width: int) -> int:
     """Return how many channels a warp of the forward kernels has, for n states, a power of two."""
-    if interprets():
-        return min(int(triton.next_power_of_2(width)), _INTERPRETED)
-    return max(1, min(_WARP, _WARP * _STATES_OF_A_THREAD // n))
+    return interpreted_block(width) or max(1, min(WARP, WARP * _STATES_OF_A_THREAD // n))
 
 
 def _tile(n: int, width: int) -> dict[str, int]:
     """Return how the gradients' kernel lays states and channels over registers, warps and lanes."""
-    lanes = max(1, min(_WARP, n // _BACKWARD_STATES_OF_A_THREAD))
-    channels, warps = _WARP // lanes, _BACKWARD_WARPS
-    if interprets():
-        warps = max(1, min(triton.next_power_of_2(width), _INTERPRETED) // channels)
-    return {"NH": n // lanes, "DH": warps, "NL": lanes, "DL": channels, "TOKENS": _BACKWARD_TOKENS}
+    lanes = max(1, min(WARP, n // _BACKWARD_STATES_OF_A_THREAD))
+    channels = WARP // lanes
+    block = interpreted_block(width) or channels * _BACKWARD_WARPS
+    tile = {"NH": n // lanes, "DH": max(1, block // channels), "NL": lanes, "DL": channels}
+    return {**tile, "TOKENS": _BACKWARD_TOKENS}
