@@ -25,13 +25,19 @@ def both(kernels, contract, args):
     generator = torch.Generator().manual_seed(0)
     grads = [torch.randn(result.shape, generator=generator).to(result) for result in results[:n_grads]]
     slopes = kernels[contract.backward_name](*grads, *results[n_grads:], *args)
-    return [each.to("cpu", torch.float64) for each in (*results[:n_grads], *slopes)]
+    return [widened(each.cpu()) for each in (*results[:n_grads], *slopes)]
+
+
+def widened(tensor):
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
 def given(args, dtype, device):
     def cast(arg):
         if not isinstance(arg, torch.Tensor):
             return arg
+        if arg.is_complex():
+            return arg.to(device, torch.complex64)
         return arg.to(device, dtype) if arg.is_floating_point() else arg.to(device)
 
     return [cast(arg) for arg in args]

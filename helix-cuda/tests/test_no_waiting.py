@@ -37,10 +37,12 @@ def test_a_call_that_waits_is_found():
     assert calls_that_wait("n = bounds.max().item()\ntorch.cuda.synchronize()") == ["item", "synchronize"]
 
 
-def on_meta(arg, dtype):
+def moved(arg, device, dtype=torch.float32):
     if not isinstance(arg, torch.Tensor):
         return arg
-    return torch.empty_like(arg, device="meta", dtype=dtype if arg.is_floating_point() else None)
+    if arg.is_complex():
+        return arg.to(device, torch.complex64)
+    return arg.to(device, dtype if arg.is_floating_point() else None)
 
 
 def run(op, args, as_grad):
@@ -70,7 +72,7 @@ def test_every_sample_runs_where_no_tensor_has_values(nothing_runs, op):
     contract = defined()[op].contract
     for dtype in (torch.float32, torch.bfloat16):
         for sample in contract.samples():
-            run(defined()[op], [on_meta(arg, dtype) for arg in sample.args], torch.empty_like)
+            run(defined()[op], [moved(arg, "meta", dtype) for arg in sample.args], torch.empty_like)
     assert nothing_runs
 
 
@@ -86,12 +88,7 @@ def test_there_reading_a_value_fails():
 @pytest.mark.parametrize("op", NAMES)
 def test_every_sample_runs_where_waiting_is_an_error(op, device):
     for sample in defined()[op].contract.samples():
-        args = [
-            arg.to(device, torch.float32 if arg.is_floating_point() else None)
-            if isinstance(arg, torch.Tensor) and not arg.is_complex()
-            else arg
-            for arg in sample.args
-        ]
+        args = [moved(arg, device) for arg in sample.args]
         run(defined()[op], args, torch.ones_like)  # compiles and tunes, which waits
         torch.cuda.set_sync_debug_mode("error")
         try:

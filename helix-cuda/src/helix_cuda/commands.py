@@ -40,13 +40,12 @@ def check(*, op: list[str] | None = None, fresh: bool = False, json: bool = Fals
             if verdict is None or not verdict.thorough:
                 verdict = serving.check(each, device, thorough=True)
             found[name, each] = verdict.reason
-    rows = [{"device": device, "op": each, "wrong": wrong} for (device, each), wrong in found.items()]
     if json:
-        print_json({"triton": verdicts.triton_version(), "checks": rows})
+        checks = [{"device": name, "op": each, "wrong": wrong} for (name, each), wrong in found.items()]
+        print_json({"triton": verdicts.triton_version(), "checks": checks})
     else:
-        print_table(
-            ("device", "op", "verdict"), [(r["device"], r["op"], r["wrong"] or "right") for r in rows]
-        )
+        rows = [(*about, wrong or "right") for about, wrong in found.items()]
+        print_table(("device", "op", "verdict"), rows)
     return 1 if any(found.values()) else 0
 
 

@@ -126,6 +126,8 @@ def _calls(contract: OpContract, *, thorough: bool) -> Iterator[_Call]:
 def _emptied(arg: Any, dtype: torch.dtype) -> Any:
     if not isinstance(arg, torch.Tensor):
         return arg
+    if arg.is_complex():
+        return torch.empty_like(arg, device="meta", dtype=torch.complex64)
     return torch.empty_like(arg, device="meta", dtype=dtype if arg.is_floating_point() else None)
 
 
@@ -139,9 +141,12 @@ def _run(contract: OpContract, call: _Call, recorder: _Recorder, *, thorough: bo
     n_grads = len(results) - len(contract.saved)
     grads = [torch.empty_like(result) for result in results[:n_grads]]
     recorder.op = contract.backward_name
+    saved = results[n_grads:]
     # As a loss makes it that looks at the first result alone; and where states have gradients too.
-    for used in [[grads[0], *[None] * (n_grads - 1)], grads][: 2 if thorough else 1]:
-        found[contract.backward_name](*used, *results[n_grads:], *call.args)
+    unused = [None for _ in grads[1:]]
+    found[contract.backward_name](grads[0], *unused, *saved, *call.args)
+    if thorough:
+        found[contract.backward_name](*grads, *saved, *call.args)
 
 
 class _Recorder:
