@@ -32,9 +32,10 @@ def mend() -> None:
     if getattr(original, "mended", False):
         return
 
-    def patch(tensor: Any, scope: Any) -> None:
-        original(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+    def patch(tensor: Any, *scope: Any) -> None:  # Triton 3.4 has no scope: it never takes back what it sets
+        original(tensor, *scope)
+        set_attr = scope[0].set_attr if scope else setattr
+        set_attr(tensor, "__index__", lambda self: self.handle.data.item())
 
     patch.mended = True  # type: ignore[attr-defined]
     interpreter._patch_lang_tensor = patch  # noqa: SLF001 - as above
