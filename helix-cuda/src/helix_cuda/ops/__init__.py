@@ -12,7 +12,15 @@ from helix_cuda.interpreter import interprets, mend
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-NAMES = ("causal_conv1d", "diagonal_scan", "gated_delta_rule", "long_conv", "rms_norm", "selective_scan")
+NAMES = (
+    "causal_conv1d",
+    "diagonal_scan",
+    "gated_delta_rule",
+    "long_conv",
+    "rms_norm",
+    "rwkv7",
+    "selective_scan",
+)
 """The ops; the module ``helix_cuda.ops.<name>`` holds the functions ``<name>`` and ``<name>_backward``."""
 
 
