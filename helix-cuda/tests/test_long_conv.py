@@ -11,6 +11,7 @@ from helix_cuda.ops import _conv_by_transforms as by_transforms
 from helix_cuda.ops import long_conv as module
 from helix_cuda.ops._turning import from_channels, to_channels
 from helix_kernel.backends import BackendSelector
+from helix_kernel.errors import ArgumentError
 from helix_ssm.ops import long_conv
 
 pytestmark = pytest.mark.usefixtures("serve")
@@ -75,7 +76,7 @@ def test_taps_in_float32_are_not_rounded_to_the_inputs_dtype(device):
 
 @pytest.mark.usefixtures("way", "_small_blocks")
 @pytest.mark.parametrize(
-    ("seq_len", "taps"), [(1, 1), (15, 15), (16, 16), (17, 17), (37, 37), (37, 3), (9, 40)]
+    ("seq_len", "taps"), [(1, 1), (1, 4), (15, 15), (16, 16), (17, 17), (37, 37), (37, 3), (9, 40)]
 )
 def test_any_length_of_either(device, seq_len, taps):
     case = _case(device, seq_len=seq_len, taps=taps)
@@ -146,6 +147,12 @@ def test_few_taps_are_products_and_many_transforms(device, dtype):
     taps = torch.empty(1, most + 1, dtype=dtype, device="meta")
     assert module._way(x, taps[:, :-1]) is by_products
     assert module._way(x, taps) is by_transforms
+
+
+def test_a_crossover_that_is_no_number_is_refused(device, monkeypatch):
+    monkeypatch.setenv(module.VARIABLE, "many")
+    with pytest.raises(ArgumentError, match=r"HELIX_CUDA_CONV_TAPS is 'many', allowed is a number of taps"):
+        long_conv(*_case(device)[:3])
 
 
 @pytest.mark.parametrize("backwards", [True, False])

@@ -121,6 +121,21 @@ def from_channels(
 
 
 @triton.jit
+def of_one_token(
+    x, taps, skip, y, n_channels, x_stride, taps_len, SKIPS: tl.constexpr, CHANNELS: tl.constexpr
+):  # fmt: skip
+    """Write y of sequences of one token; the first axis of the grid counts them."""
+    row = tl.program_id(0).to(tl.int64)
+    channels = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    known = channels < n_channels
+    weight = tl.load(taps + channels.to(tl.int64) * taps_len, mask=known, other=0.0).to(tl.float32)
+    if SKIPS:
+        weight += tl.load(skip + channels, mask=known, other=0.0).to(tl.float32)
+    value = tl.load(x + row * x_stride + channels, mask=known, other=0.0)
+    tl.store(y + row * n_channels + channels, weight * value.to(tl.float32), mask=known)
+
+
+@triton.jit
 def of_skip(
     grad_y, x, sums, n_tokens, n_channels, grad_stride, x_stride, tokens_per_program,
     TIMES: tl.constexpr, CHANNELS: tl.constexpr,

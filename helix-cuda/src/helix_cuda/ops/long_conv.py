@@ -13,6 +13,7 @@ from helix_cuda.arguments import as_given, rows, serves
 from helix_cuda.kernels import long_conv as kernels
 from helix_cuda.ops import _conv_by_products as by_products
 from helix_cuda.ops import _conv_by_transforms as by_transforms
+from helix_kernel.errors import ArgumentError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +29,7 @@ bytes a token and channel. Both would take equally long at two or three times th
 """
 _SKIP_PROGRAMS = 256
 """Sums of the skip's gradient that are made apart; a constant, so that devices do not differ."""
+_STEP_CHANNELS = 256
 _SKIP_TILE = {"TIMES": 16, "CHANNELS": 256}
 
 
@@ -37,8 +39,8 @@ def long_conv(x: Tensor, kernel: Tensor, D: Tensor | None) -> Any:
         return NotImplemented
     if not x.numel():
         return torch.empty_like(x, memory_format=torch.contiguous_format)
-    taps = _used(kernel, x)
-    return _way(x, taps).convolve(x, taps, None if D is None else D.contiguous())
+    taps, skip = _used(kernel, x), None if D is None else D.contiguous()
+    return _of_one_token(x, taps, skip) if x.shape[1] == 1 else _way(x, taps).convolve(x, taps, skip)
 
 
 def long_conv_backward(grad_y: Tensor | None, x: Tensor, kernel: Tensor, D: Tensor | None) -> Any:
@@ -64,8 +66,36 @@ def _used(kernel: Tensor, x: Tensor) -> Tensor:
 
 
 def _way(x: Tensor, taps: Tensor) -> Any:
-    most = int(os.environ.get(VARIABLE) or MOST_TAPS[by_products.dtype_of_products(x, taps)[0]])
-    return by_products if taps.shape[1] <= most else by_transforms
+    return by_products if taps.shape[1] <= _most_taps(x, taps) else by_transforms
+
+
+def _most_taps(x: Tensor, taps: Tensor) -> int:
+    given = os.environ.get(VARIABLE)
+    if given is None:
+        return MOST_TAPS[by_products.dtype_of_products(x, taps)[0]]
+    if not given.isdecimal():
+        raise ArgumentError(f"the environment variable {VARIABLE} is {given!r}, allowed is a number of taps")
+    return int(given)
+
+
+def _of_one_token(x: Tensor, taps: Tensor, D: Tensor | None) -> Tensor:
+    """Return y of sequences of one token, in one launch."""
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    batch_size, _, n_channels = x.shape
+    inputs, x_stride = rows(x)
+    kernels.of_one_token[(batch_size, triton.cdiv(n_channels, _STEP_CHANNELS))](
+        inputs,
+        taps,
+        taps if D is None else D,
+        y,
+        n_channels,
+        x_stride,
+        taps.stride(0),
+        SKIPS=D is not None,
+        CHANNELS=_STEP_CHANNELS,
+        num_warps=2,
+    )
+    return y
 
 
 def _of_skip(grad_y: Tensor, x: Tensor) -> Tensor:
