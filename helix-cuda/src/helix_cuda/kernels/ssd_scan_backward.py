@@ -6,8 +6,9 @@ tokens is held as (writer j, reader i), so that no matrix has to be turned:
 - writes (j, i) are C_i . B_j, weighed by the decay from j to i and the step dt_j where they multiply x;
 - grad_writes (j, i) are dy_i . x_j, weighed in the same way: the gradient of the products C_i . B_j.
 
-dt_t A has as its gradient the sum over all pairs of tokens that t lies between. Those in the chunk are row
-sums less column sums of grad_writes times C_i . B_j; those that reach over its borders go through the states.
+dt_t A has as its gradient the sum over all pairs of tokens j < t <= i of grad_writes times C_i . B_j in the
+chunk, and of what goes through the states where pairs reach over its borders. They are summed as they are
+and not as differences of row and column sums, whose rounding would outweigh strong decays.
 `pairs`, `inputs` and `projections` each leave a part of it, and `ssd_steps.sums_backward` adds them up. A
 program of theirs has one chunk and some heads of a group, and keeps its sums over these in registers.
 """
@@ -57,17 +58,17 @@ def _pairs(
         tl.store(grad_sizes + of_head + at, tl.sum(grad_writes * scores, axis=1), mask=inside)
         grad_writes *= size[:, None]
         grad_score += grad_writes
-        # A token's own product passes no decay; left in, its rounding would outweigh strong decays.
-        pairs = tl.where(at[:, None] == at[None, :], 0.0, grad_writes * scores)
-        tl.store(changes + of_head + at, tl.sum(pairs, axis=0) - tl.sum(pairs, axis=1), mask=inside)
+        from_here = tl.cumsum(grad_writes * scores, axis=1, reverse=True)
+        passing = tl.sum(tl.where(at[:, None] < at[None, :], from_here, 0.0), axis=0)
+        tl.store(changes + of_head + at, passing, mask=inside)
     part = tl.program_id(0).to(tl.int64)
     tl.store(grad_scores + part * (T * T) + at[:, None] * T + at[None, :], grad_score)
 
 
 @triton.jit
 def _inputs(
-    grad_y, x, B, C, D, kept, after, grad_x, leaves, grad_skips, bounds, per_row, seq_len, n_tokens, n_heads,
-    heads_per_group, head_dim, d_state, grad_stride, x_stride, b_stride, c_stride, skip_stride,
+    grad_y, x, B, C, D, kept, after, grad_x, leaves, lefts, grad_skips, bounds, per_row, seq_len, n_tokens,
+    n_heads, heads_per_group, head_dim, d_state, grad_stride, x_stride, b_stride, c_stride, skip_stride,
     channel_stride, n_splits, heads_per_split, HAS_SKIP: tl.constexpr, PACKED: tl.constexpr,
     FINE: tl.constexpr, T: tl.constexpr, BP: tl.constexpr, P_BLOCKS: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
@@ -116,6 +117,7 @@ def _inputs(
                 found, mask=inside[:, None] & is_channel[None, :],
             )  # fmt: skip
         tl.store(leaves + of_head + at, into, mask=inside)
+        tl.store(lefts + of_head + at, into * size, mask=inside)
 
 
 @triton.jit

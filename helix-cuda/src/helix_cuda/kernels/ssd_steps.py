@@ -47,7 +47,7 @@ def sums(
 @tuned(_CONFIGS, key=["n_heads", "T"])
 @triton.jit
 def sums_backward(
-    dt, A, bias, grad_sizes, changes, entries, leaves, kepts, grad_dt, grad_A, grad_biases, bounds,
+    dt, A, bias, grad_sizes, changes, entries, leaves, lefts, kepts, grad_dt, grad_A, grad_biases, bounds,
     per_row, seq_len, n_tokens, n_heads, dt_stride, rate_stride, least, most, softplus: tl.constexpr,
     limited: tl.constexpr, biased: tl.constexpr, rates: tl.constexpr, PACKED: tl.constexpr,
     T: tl.constexpr, HEADS: tl.constexpr,
@@ -55,9 +55,9 @@ def sums_backward(
     """Write the gradients of dt, of A and of the bias of one chunk, those of (H,) as the chunk's part.
 
     `grad_sizes` is that of the step sizes where they multiply what is read in the chunk, `leaves` where they
-    multiply what a token leaves behind. The gradient of dt A is summed up here: of the tokens from its own
-    on, what pairs (`changes`) and reads of the first state (`entries`) give; of all before, what they leave;
-    and what of the first state is kept to the last (`kepts`).
+    multiply what a token leaves behind. The gradient of dt A is summed up here: what pairs give (`changes`),
+    reads of the first state by the tokens from its own on (`entries`), what all before leave (`lefts`), and
+    what of the first state is kept to the last (`kepts`).
     """
     chunk = tl.program_id(0)
     first, end = tokens_of(chunk, bounds, per_row, seq_len, T, PACKED)
@@ -70,13 +70,14 @@ def sums_backward(
     )  # fmt: skip
     rate = _rate(A, tokens, heads, inside, n_heads, rate_stride, rates)
     of_head = heads.to(tl.int64) * n_tokens + tokens
-    leave = tl.load(leaves + of_head, mask=inside, other=0.0)
-    grad_size = tl.load(grad_sizes + of_head, mask=inside, other=0.0) + leave
-    change = tl.load(changes + of_head, mask=inside, other=0.0)
-    change += tl.load(entries + of_head, mask=inside, other=0.0) - leave * size
-    passes = tl.load(kepts + chunk * n_heads + heads, mask=heads < n_heads, other=0.0)
-    passes += tl.sum(leave * size, axis=0)[None, :]
-    grad_decay = tl.where(inside, tl.cumsum(change, axis=0, reverse=True) + passes, 0.0)
+    grad_size = tl.load(grad_sizes + of_head, mask=inside, other=0.0)
+    grad_size += tl.load(leaves + of_head, mask=inside, other=0.0)
+    grad_decay = tl.load(changes + of_head, mask=inside, other=0.0)
+    entry = tl.load(entries + of_head, mask=inside, other=0.0)
+    left = tl.load(lefts + of_head - 1, mask=inside & (tokens > first), other=0.0)
+    grad_decay += tl.cumsum(entry, axis=0, reverse=True) + tl.cumsum(left, axis=0)
+    grad_decay += tl.load(kepts + chunk * n_heads + heads, mask=heads < n_heads, other=0.0)
+    grad_decay = tl.where(inside, grad_decay, 0.0)
     grad = (grad_size + grad_decay * rate) * slope
     at = tokens * n_heads + heads
     tl.store(grad_dt + at, grad, mask=inside)

@@ -20,6 +20,7 @@ NAMES = (
     "rms_norm",
     "rwkv7",
     "selective_scan",
+    "ssd_scan",
 )
 """The ops; the module ``helix_cuda.ops.<name>`` holds the functions ``<name>`` and ``<name>_backward``."""
 

@@ -47,7 +47,7 @@ def ssd_scan(
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     n_sequences = x.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
     initial = _wide(initial_state)
-    if not x.numel() or not B.numel():
+    if not x.numel():
         state = x.new_zeros(n_sequences, *x.shape[2:], B.shape[3], dtype=torch.float32)
         return y.zero_(), state if initial is None else state.copy_(initial)
     call = Call.of(x, steps, B, C, cu_seqlens, _common_dtype(x, B, C))
@@ -98,7 +98,7 @@ def ssd_scan_backward(
     if not _serves(x, dt, A, B, C, D, dt_bias, initial_state):
         return NotImplemented
     given = (x, dt, A, B, C, D, dt_bias, initial_state)
-    if not x.numel() or not B.numel():
+    if not x.numel():
         grads = [None if tensor is None else torch.zeros_like(tensor) for tensor in given[:-1]]
         through = grad_final_state
         if initial_state is not None and through is None:
@@ -127,6 +127,7 @@ class _Parts(NamedTuple):
     changes: Tensor  # (H, tokens)
     entries: Tensor  # (H, tokens)
     leaves: Tensor  # (H, tokens)
+    lefts: Tensor  # (H, tokens)
     kepts: Tensor  # (slots, H)
     skips: Tensor  # (slots, H, P), where there are skip weights
     scores: Tensor  # (programs, T, T)
@@ -137,7 +138,7 @@ class _Parts(NamedTuple):
     def of(cls, call: Call, n_programs: int, *, has_skip: bool) -> _Parts:
         T, _, N = call.blocks
         n_slots, heads = call.chunks.n_slots, (call.n_heads, call.kept.shape[1])
-        shapes = (heads, heads, heads, heads, (n_slots, call.n_heads))
+        shapes = (*[heads] * 5, (n_slots, call.n_heads))
         skips = (n_slots if has_skip else 0, call.n_heads, call.head_dim)
         of_programs = ((n_programs, T, T), (n_programs, N, T), (n_programs, N, T))
         return cls(*(call.kept.new_empty(shape) for shape in (*shapes, skips, *of_programs)))
@@ -187,6 +188,7 @@ def _of_inputs(
         after,
         grad_x,
         parts.leaves,
+        parts.lefts,
         parts.skips,
         *call.chunk_places,
         *call.shape,
@@ -255,7 +257,7 @@ def _of_steps(call: Call, parts: _Parts) -> tuple[Tensor, Tensor, Tensor | None]
     grad_A = torch.empty_like(grad_dt) if A.dim() == 3 else sums[0]
     ssd_steps.sums_backward[call.steps_grid](
         *call.given_steps,
-        *parts[:5],
+        *parts[:6],
         grad_dt,
         grad_A,
         sums[1],
@@ -309,7 +311,7 @@ def _one_step(
 
 
 def _serves(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *rest: Tensor | None) -> bool:
-    fits = B.shape[3] <= _MOST_STATES and x.shape[3] <= _MOST_CHANNELS
+    fits = 0 < B.shape[3] <= _MOST_STATES and x.shape[3] <= _MOST_CHANNELS
     return fits and serves(x, dt, A, B, C, *rest)
 
 
