@@ -10,7 +10,7 @@ from helix_cuda.ops import selective_scan as module
 from helix_cuda.ops import slots
 from helix_kernel.backends import BackendSelector
 from helix_ssm.ops import selective_scan
-from helix_ssm.ops.selective_scan import INTERVAL
+from helix_ssm.ops.selective_scan import INTERVAL, reference
 
 pytestmark = pytest.mark.usefixtures("serve")
 ROUNDING = {torch.float32: 1e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}
@@ -182,8 +182,10 @@ def test_float64_and_very_many_states_are_left_to_others(device):
         assert module.selective_scan(*arguments[:8], True, *arguments[8:]) is NotImplemented
 
 
-def test_the_saved_states_lie_where_the_contract_has_them():
-    assert module.INTERVAL == INTERVAL
+def test_the_saved_states_lie_where_the_contract_has_them(device):
+    arguments = list(_case(device, rows=2, seq_len=2 * INTERVAL + 1, groups=3, extras=False).values())
+    given = (*arguments[:8], True, *arguments[8:])
+    _assert_close([module.selective_scan(*given)[2]], [reference(*given)[2].double()], 1e-6)
 
 
 @pytest.mark.usefixtures("short_slots")

@@ -5,8 +5,9 @@ A slot is a run of a sequence's tokens. Where rows and channels alone keep a GPU
 states from slot to slot (a slot's decay is exp(A sum(dt))), and `scan` runs each slot from its true start.
 
 Tensors in a kernel are (N, BLOCK), states by channels, so that a thread's lane is a channel: rows of u load
-side by side and the sum over states stays within a thread. The compiler takes the layout of A's memory for
-theirs: A and states before a slot are to be stored (N, D), where more than a step is to be made.
+side by side and the sum over states stays within a thread. The compiler lays tensors out as the memory that
+is loaded or stored: A and states before a slot are to be stored (N, D), where more than a step is to be made,
+and `zero`, which is 0, is not known to the compiler, or a thread would get four neighbours to load at once.
 """
 
 import triton
@@ -52,7 +53,7 @@ def local_states(
             inputs = tl.load(B + row + n, mask=(n < d_state) & here, other=0.0).to(tl.float32)
             h = tl.exp2(rates * dt[None, :]) * h + (dt * value)[None, :] * inputs[:, None]
             total += dt
-    at = (slot.to(tl.int64) * d_state + n[:, None]) * d_model + channel[None, :]
+    at = (slot.to(tl.int64) * d_state + n[:, None]) * d_model + channel[None, :] + zero
     tl.store(local + at, h, mask=(n < d_state)[:, None] & inside[None, :])
     tl.store(sums + slot.to(tl.int64) * d_model + channel, total, mask=inside)
 

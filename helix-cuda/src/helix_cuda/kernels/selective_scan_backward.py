@@ -61,7 +61,7 @@ def local_gradients(
         outputs = tl.load(row + n, mask=n < d_state, other=0.0).to(tl.float32)
         G = tl.exp2(rates * dt[None, :]) * (G + g[None, :] * outputs[:, None])
         total += dt
-    at = (slot.to(tl.int64) * d_state + n[:, None]) * d_model + channel[None, :]
+    at = (slot.to(tl.int64) * d_state + n[:, None]) * d_model + channel[None, :] + zero
     tl.store(local + at, G, mask=(n < d_state)[:, None] & inside[None, :])
     tl.store(sums + slot.to(tl.int64) * d_model + channel, total, mask=inside)
 
