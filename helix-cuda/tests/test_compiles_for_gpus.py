@@ -68,6 +68,7 @@ SPILLS_TOO = {
     ("sm_80", "ssd_scan._outputs"),
     ("sm_80", "ssd_scan_backward._projections"),
     ("sm_80", "ssd_steps.sums"),
+    ("sm_90", "gla.walk"),  # of float32 only
     ("sm_90", "ssd_scan_backward._projections"),  # of float32 only
 }
 """What spills in its first configuration: sizes were chosen for bfloat16 on Hopper, whose products read their

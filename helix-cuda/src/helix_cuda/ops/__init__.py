@@ -16,6 +16,7 @@ NAMES = (
     "causal_conv1d",
     "diagonal_scan",
     "gated_delta_rule",
+    "gla",
     "long_conv",
     "rms_norm",
     "rwkv7",
