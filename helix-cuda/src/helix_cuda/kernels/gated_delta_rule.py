@@ -127,13 +127,14 @@ def outputs(
     tokens = first + tl.arange(0, T)
     columns = tl.program_id(0) % n_blocks * BLOCK_V + tl.arange(0, BLOCK_V)
     state = states + (slot * n_heads + head.to(tl.int64)) * k_dim * v_dim
+    n_rows = tl.where(first < end, k_dim, 0)  # an empty slot has no state
     scores = tl.zeros([T, T], tl.float32)
     found = tl.zeros([T, BLOCK_V], tl.float32)
     for begin in range(0, k_dim, BLOCK_K):
         rows = begin + tl.arange(0, BLOCK_K)
         queries = rows_of(q + head * k_dim, tokens, end, q_stride, rows, k_dim, DTYPE)
         keys = columns_of(k + head * k_dim, tokens, end, k_stride, rows, k_dim, DTYPE)
-        held = matrix_of(state, rows, k_dim, v_dim, columns, v_dim, 1, DTYPE)
+        held = matrix_of(state, rows, n_rows, v_dim, columns, v_dim, 1, DTYPE)
         scores = tl.dot(queries, keys, scores, input_precision=PRECISION)
         found = tl.dot(queries, held, found, input_precision=PRECISION)
     scores *= between(g + head, tokens, end, g_stride)

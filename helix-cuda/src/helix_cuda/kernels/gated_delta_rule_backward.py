@@ -176,6 +176,7 @@ def of_keys(
     at, per_key = tl.arange(0, T), n_heads * k_dim
     tokens = first + at
     matrix = (slot * n_heads + head.to(tl.int64)) * k_dim * v_dim
+    n_rows = tl.where(first < end, k_dim, 0)  # an empty slot has no states
     square = (slot * n_heads + head.to(tl.int64)) * T * T
     strength = per_token(beta + head, tokens, end, beta_stride)
     entered = from_start(g + head, tokens, end, g_stride)
@@ -191,8 +192,8 @@ def of_keys(
         read_slope = tl.zeros([T, BLOCK_K], tl.float32)
         for start in range(0, v_dim, BLOCK_V):
             columns = start + tl.arange(0, BLOCK_V)
-            state = matrix_of(states + matrix, columns, v_dim, 1, rows, k_dim, v_dim, DTYPE)
-            slope = matrix_of(grad_states + matrix, columns, v_dim, 1, rows, k_dim, v_dim, DTYPE)
+            state = matrix_of(states + matrix, columns, v_dim, 1, rows, n_rows, v_dim, DTYPE)
+            slope = matrix_of(grad_states + matrix, columns, v_dim, 1, rows, n_rows, v_dim, DTYPE)
             of_kept += tl.sum(tl.sum(state.to(tl.float32) * slope.to(tl.float32), axis=0), axis=0)
             slopes = rows_of(grad_o + head * v_dim, tokens, end, o_stride, columns, v_dim, DTYPE)
             query_slope = tl.dot(slopes, state, query_slope, input_precision=PRECISION)

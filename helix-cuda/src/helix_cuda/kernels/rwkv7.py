@@ -141,7 +141,7 @@ def outputs(
     state = states + (slot * n_heads + head.to(tl.int64)) * k_dim * v_dim
     for begin in range(0, v_dim, BLOCK_V):
         columns = begin + tl.arange(0, BLOCK_V)
-        inside = (rows[:, None] < k_dim) & (columns[None, :] < v_dim)
+        inside = (rows[:, None] < k_dim) & (columns[None, :] < v_dim) & (first < end)
         held = tl.load(state + rows[:, None] * v_dim + columns[None, :], mask=inside, other=0.0)
         found = tl.dot(receptances, held, input_precision=PRECISION)
         values = rows_of(v + head * v_dim, tokens, end, v_stride, columns, v_dim, DTYPE)

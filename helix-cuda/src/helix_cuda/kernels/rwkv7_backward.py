@@ -92,6 +92,7 @@ def gradients(
     readers = rows_of(a + of_head, tokens, end, a_stride, rows, k_dim, tl.float32)
     writes = rows_of(b + of_head, tokens, end, b_stride, rows, k_dim, tl.float32)
     left = _to_end(w + of_head, tokens, end, w_stride, rows, k_dim)
+    n_rows = tl.where(first < end, k_dim, 0)  # an empty slot has no states
     matrix = (slot * n_heads + head.to(tl.int64)) * k_dim * v_dim
     square = squares + (slot * n_heads + head.to(tl.int64)) * 4 * T * T + at[:, None] + at[None, :] * T
     of_n_k = tl.zeros([T, T], tl.float32)
@@ -107,7 +108,7 @@ def gradients(
         columns = begin + tl.arange(0, BLOCK_V)
         slopes = rows_of(grad_o + head * v_dim, tokens, end, o_stride, columns, v_dim, DTYPE)
         read_slopes = rows_of(grad_u + head * v_dim, tokens, end, per_value, columns, v_dim, DTYPE)
-        slope = matrix_of(grad_states + matrix, rows, k_dim, v_dim, columns, v_dim, 1, DTYPE)
+        slope = matrix_of(grad_states + matrix, rows, n_rows, v_dim, columns, v_dim, 1, DTYPE)
         solved = tl.dot(tl.load(square + 3 * T * T), read_slopes, input_precision=PRECISION).to(DTYPE)
         found = tl.dot(tl.load(square), slopes, input_precision=PRECISION)
         found = tl.dot(tl.load(square + 2 * T * T), solved, found, input_precision=PRECISION)
@@ -119,10 +120,10 @@ def gradients(
         values = columns_of(u + head * v_dim, tokens, end, per_value, columns, v_dim, DTYPE)
         of_n_b = tl.dot(slopes, values, of_n_b, input_precision=PRECISION)
         of_m_b = tl.dot(solved, values, of_m_b, input_precision=PRECISION)
-        state = matrix_of(states + matrix, columns, v_dim, 1, rows, k_dim, v_dim, DTYPE)
+        state = matrix_of(states + matrix, columns, v_dim, 1, rows, n_rows, v_dim, DTYPE)
         of_r = tl.dot(slopes, state, of_r, input_precision=PRECISION)
         of_a = tl.dot(solved, state, of_a, input_precision=PRECISION)
-        slope = matrix_of(grad_states + matrix, columns, v_dim, 1, rows, k_dim, v_dim, DTYPE)
+        slope = matrix_of(grad_states + matrix, columns, v_dim, 1, rows, n_rows, v_dim, DTYPE)
         of_kept += tl.sum(state.to(tl.float32) * slope.to(tl.float32), axis=0)
         values = rows_of(v + head * v_dim, tokens, end, v_stride, columns, v_dim, DTYPE)
         of_k = tl.dot(values, slope, of_k, input_precision=PRECISION)
