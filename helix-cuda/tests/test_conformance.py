@@ -9,13 +9,16 @@ from helix_cuda.ops import NAMES
 from helix_kernel.ops import defined
 from helix_kernel.testing.ops import OpSuite
 
+# Its chunks go token by token, which the interpreter takes minutes for; test_rwkv7 has smaller calls.
+OPS = [pytest.param(name, marks=pytest.mark.slow if name == "rwkv7" else ()) for name in NAMES]
+
 
 @pytest.mark.usefixtures("serve")
 class TestEveryOp(OpSuite):
     tolerance: dict[str, float] = {"float32": 1e-5, "float64": 1e-10}  # noqa: RUF012 - as the suite has it
     grad_tolerance: dict[str, float] = {"float32": 1e-4, "float64": 1e-10}  # noqa: RUF012 - as above
 
-    @pytest.fixture(autouse=True, params=NAMES)
+    @pytest.fixture(autouse=True, params=OPS)
     def _name(self, request, device):
         self.name = request.param
         self.device = device
