@@ -50,8 +50,9 @@ def test_two_runs_draw_the_same_in_one_process_and_in_workers(draw):
     assert draw("-n", "1") == first
 
 
-def test_a_variable_of_the_environment_draws_anew(draw):
-    anew = {"PYTEST_ADDOPTS": "--hypothesis-profile=anew"}
+@pytest.mark.parametrize("ci", [{}, {"CI": "true"}], ids=["by hand", "in CI"])
+def test_a_variable_of_the_environment_draws_anew(draw, ci):
+    anew = {"PYTEST_ADDOPTS": "--hypothesis-profile=anew", **ci}
     assert draw(**anew) != draw(**anew)
 
 
