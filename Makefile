@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # A worker for each core, and a thread for each worker: threads that share cores slow torch down many times.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
-REQUIREMENTS := .ci/requirements.txt constraints.txt $(wildcard pyproject.toml */pyproject.toml plugins/*/pyproject.toml) $(wildcard helix-cpu/CMakeLists.txt helix-cpu/native/*)
+REQUIREMENTS := .ci/requirements.txt constraints.txt $(wildcard pyproject.toml */pyproject.toml plugins/*/pyproject.toml) $(wildcard helix-cpu/CMakeLists.txt helix-cpu/native/* helix-topo/CMakeLists.txt helix-topo/native/*)
 
 .PHONY: demo test test-all torture matrix lint docs bench clean
 

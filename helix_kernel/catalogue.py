@@ -39,6 +39,7 @@ COMPONENTS = {
         "report": "helix-train",
         "runs": "helix-train",
         "tokenizer": "helix-data",
+        "topo-plot": "helix-topo",
         "train": "helix-train",
     },
     "dataset": dict.fromkeys(
@@ -54,6 +55,7 @@ COMPONENTS = {
         ),
         "helix-data",
     ),
+    "eviction": dict.fromkeys(("belady", "fsrs", "lfu", "lru", "tinylfu"), "helix-topo"),
     "layer": dict.fromkeys(
         (
             "attention",
@@ -86,12 +88,14 @@ COMPONENTS = {
         ),
         "helix-ssm",
     )
-    | dict.fromkeys(("fsq", "quantised-autoencoder", "rvq", "vq"), "helix-data"),
+    | dict.fromkeys(("fsq", "quantised-autoencoder", "rvq", "vq"), "helix-data")
+    | {"memory-layer": "helix-topo"},
     "loader": {"prefetch": "helix-data"},
     "logger": dict.fromkeys(("csv", "mlflow", "tensorboard", "wandb"), "helix-train") | {"ray": "helix-ray"},
     "loss": dict.fromkeys(
         ("bce-with-logits", "cross-entropy", "focal", "l1", "mse", "smooth-l1"), "helix-train"
     ),
+    "memory_tier": dict.fromkeys(("cycles", "hierarchy", "motifs", "stable-cores", "vectors"), "helix-topo"),
     "metric": dict.fromkeys(
         (
             "accuracy",

@@ -16,7 +16,13 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-PROJECTS = [ROOT, *sorted(ROOT.glob("plugins/*")), ROOT / "helix-cpu", ROOT / "helix-cuda"]
+PROJECTS = [
+    ROOT,
+    *sorted(ROOT.glob("plugins/*")),
+    ROOT / "helix-cpu",
+    ROOT / "helix-cuda",
+    ROOT / "helix-topo",
+]
 
 # What a wheel puts where Python looks for files to run as it starts.
 START_UP_FILES = {"helix-cpu": {"helix_cpu_transformers.pth"}}

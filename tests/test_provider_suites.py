@@ -45,6 +45,7 @@ def test_some_of_a_providers_components_pass_their_suites():
         ("helix-data", 300),
         ("helix-ray", 20),
         ("helix-ssm", 1000),
+        ("helix-topo", 100),
         ("helix-train", 700),
     ],
 )

@@ -13,7 +13,13 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
-_FOLDERS = [ROOT, *sorted(ROOT.glob("plugins/*")), ROOT / "helix-cpu", ROOT / "helix-cuda"]
+_FOLDERS = [
+    ROOT,
+    *sorted(ROOT.glob("plugins/*")),
+    ROOT / "helix-cpu",
+    ROOT / "helix-cuda",
+    ROOT / "helix-topo",
+]
 KERNEL = "helix-kernel"
 
 
