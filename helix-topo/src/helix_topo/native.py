@@ -40,7 +40,7 @@ def function(name: str, *, result: Any = None, arguments: tuple[Any, ...] = ()) 
     try:
         found = getattr(library, f"helix_topo_{name}")
     except AttributeError:
-        raise LibraryError(f"{library._name} has no function {name!r}: install helix-topo anew") from None
+        raise LibraryError(f"{_path()} has no function {name!r}: install helix-topo anew") from None
     found.restype, found.argtypes = result, arguments
     return found  # type: ignore[no-any-return]  # ctypes gives functions by attribute
 
