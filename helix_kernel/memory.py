@@ -69,6 +69,10 @@ class Stats:
 class MemoryTier(Protocol):
     """What a component of kind ``memory_tier`` is.
 
+    Keys and values are float32, unless the tier has attributes `key_dtype` or `value_dtype` that name another
+    dtype of torch. Where `key_dtype` is uint8 a key is a row of symbols: the last `d_key` of them before what
+    is remembered, the oldest first; it is then most like a key with which it shares the longest end.
+
     Attributes:
         d_key: Length of a key.
         d_value: Length of a value.
@@ -83,7 +87,7 @@ class MemoryTier(Protocol):
         """Remember values by keys; the memory keeps copies.
 
         Args:
-            keys: (N, d_key). Of unit length, unless the tier says otherwise.
+            keys: (N, d_key). Of unit length where they are floating, unless the tier says otherwise.
             values: (N, d_value).
             time: When, in any unit that the caller keeps to; never less than at an earlier write.
 

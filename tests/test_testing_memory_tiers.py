@@ -8,6 +8,7 @@ import torch
 from helix_kernel.errors import ArgumentError
 from helix_kernel.memory import Report, Retrieved, Stats
 from helix_kernel.testing.faults import caught_by
+from helix_kernel.testing.memory_keys import keys_of, values_of
 from helix_kernel.testing.memory_tiers import MemoryTierSuite
 
 COUNTERS = ("written", "queries", "evicted", "merged", "next_id", "last_time")
@@ -101,6 +102,39 @@ class Forgetful(Rows):
         self.evicted += 1
         self.keep(slice(1, None))
         return Report(removed=(removed,))
+
+
+class Ends(Rows):
+    """Keys of symbols, found by how long an end they share with the query."""
+
+    key_dtype, value_dtype = torch.uint8, torch.int64
+
+    def __init__(self, capacity=None):
+        super().__init__(capacity)
+        self.keys, self.values = self.keys.to(torch.uint8), self.values.to(torch.int64)
+
+    def read(self, queries, k):
+        if k < 1 or queries.shape[1:] != (self.d_key,):
+            raise ArgumentError("k or queries do not fit")
+        self.queries += len(queries)
+        shared = (queries[:, None] == self.keys.flip(0)).flip(-1).cumprod(-1).sum(-1)
+        scores, rows = shared.sort(dim=-1, descending=True, stable=True)
+        rows = len(self.ids) - 1 - rows[:, :k]
+        return self.padded(self.values[rows], scores[:, :k].float(), self.ids[rows], k)
+
+    def padded(self, values, scores, ids, k):
+        found = super().padded(values, scores, ids, k)
+        return Retrieved(values=found.values.to(torch.int64), scores=found.scores, ids=found.ids)
+
+
+class TestOfSymbols(MemoryTierSuite):
+    def make_tier(self):
+        return Ends()
+
+
+class TestOfSymbolsBounded(MemoryTierSuite):
+    def make_tier(self):
+        return Ends(capacity=5)
 
 
 class TestUnbounded(MemoryTierSuite):
@@ -269,6 +303,22 @@ class WritesOnlyTheLastOfMany(Rows):
         return ids
 
 
+class FindsByTheBeginning(Ends):
+    def write(self, keys, values, *, time):
+        return super().write(keys.flip(-1), values, time=time)
+
+
+class TellsKeysApartByTheirLastSymbols(Ends):
+    def write(self, keys, values, *, time):
+        return super().write(self.cut(keys), values, time=time)
+
+    def read(self, queries, k):
+        return super().read(self.cut(queries), k)
+
+    def cut(self, keys):
+        return keys * (torch.arange(keys.shape[1]) >= 5).to(keys.dtype)
+
+
 FAULTS = [
     (LosesRowsOnLoading, "test_a_state_restores_a_new_memory_to_the_bit", r"entries=12.*entries=11"),
     (RestoresValuesRounded, "test_a_state_restores_a_new_memory_to_the_bit", r"read\(\) gives values"),
@@ -297,6 +347,27 @@ FAULTS = [
 @pytest.mark.parametrize(("fault", "case", "says"), FAULTS, ids=[fault.__name__ for fault, _, _ in FAULTS])
 def test_a_fault_is_caught_by_the_case_meant_for_it(tmp_path, fault, case, says):
     caught_by(suite_of(fault), case, says, right=suite_of(Rows), tmp_path=tmp_path)
+
+
+@pytest.mark.parametrize("fault", [FindsByTheBeginning, TellsKeysApartByTheirLastSymbols])
+def test_a_fault_of_a_tier_of_symbols_is_caught(tmp_path, fault):
+    case = "test_a_key_that_was_written_finds_its_value_first"
+    caught_by(suite_of(fault), case, "its own is", right=suite_of(Ends), tmp_path=tmp_path)
+
+
+def test_keys_of_symbols_are_no_two_alike_and_share_ends():
+    keys = keys_of(Ends(), 200, seed=0)
+    assert keys.dtype == torch.uint8
+    assert keys.shape == (200, 8)
+    assert len(keys.unique(dim=0)) == 200
+    assert len(keys[:, 2:].unique(dim=0)) < 200
+    assert keys.equal(keys_of(Ends(), 200, seed=0))
+    assert not keys.equal(keys_of(Ends(), 200, seed=2))
+
+
+def test_values_are_of_the_dtype_that_a_tier_names():
+    assert values_of(Rows(), 3, seed=1).dtype == torch.float32
+    assert values_of(Ends(), 3, seed=1).dtype == torch.int64
 
 
 def test_a_tier_that_outgrows_its_capacity_is_caught(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 
 from helix_kernel.config.schema import schema_of
 from helix_kernel.errors import ArgumentError
+from helix_kernel.testing import memory_keys
 from helix_kernel.testing.plain_state import copied, same, through_a_file
 from helix_kernel.testing.suite import Suite, applies_when
 
@@ -45,8 +46,9 @@ def _keeps_equal_keys(suite: MemoryTierSuite) -> bool:
 class MemoryTierSuite(Suite):
     """Pytest class of the memory tier protocol (docs: "What each kind must be").
 
-    A subclass overrides `make_tier`, and `keys` and `values` where the tier takes no floating vectors. A
-    tier that is bounded should be given a small capacity by an example, since only then it is filled.
+    A subclass overrides `make_tier`, and `keys` and `values` where the tier takes neither vectors nor, as its
+    `key_dtype` tells, symbols. A tier that is bounded should be given a small capacity by an example, since
+    only then it is filled.
 
     Attributes:
         d_key: Length of keys of tiers that are made with an option of that name.
@@ -64,17 +66,15 @@ class MemoryTierSuite(Suite):
         return tier
 
     def keys(self, count: int, *, seed: int = 0) -> Tensor:
-        """Return keys (count, d_key) of unit length, no two alike, that depend on the arguments only."""
-        import torch
+        """Return keys (count, d_key), no two alike, that depend on the arguments only.
 
-        drawn = torch.randn(count, self.make_tier().d_key, generator=torch.Generator().manual_seed(seed))
-        return drawn / drawn.square().sum(-1, keepdim=True).sqrt()
+        They are of unit length, or rows of symbols where the tier's `key_dtype` is uint8.
+        """
+        return memory_keys.keys_of(self.make_tier(), count, seed=seed)
 
     def values(self, count: int, *, seed: int = 1) -> Tensor:
         """Return values (count, d_value) that depend on the arguments only."""
-        import torch
-
-        return torch.randn(count, self.make_tier().d_value, generator=torch.Generator().manual_seed(seed))
+        return memory_keys.values_of(self.make_tier(), count, seed=seed)
 
     def test_a_key_that_was_written_finds_its_value_first(self) -> None:
         keys, values = self._pairs()
@@ -376,12 +376,11 @@ class MemoryTierSuite(Suite):
         else:
             make = [f"tier = {self.how('make_tier()', **self._widths())}"]
         return self.see(
-            "import torch",
+            "from helix_kernel.testing.memory_keys import keys_of, values_of",
             *make,
-            "keys = torch.nn.functional.normalize(torch.randn(12, tier.d_key))",
-            "ids = tier.write(keys, torch.randn(12, tier.d_value), time=0.0)",
-            "queries = torch.nn.functional.normalize(torch.randn(5, tier.d_key))",
-            "found = tier.read(queries, 5)",
+            "keys = keys_of(tier, 12, seed=0)",
+            "ids = tier.write(keys, values_of(tier, 12, seed=1), time=0.0)",
+            "found = tier.read(keys_of(tier, 5, seed=2), 5)",
             *lines,
         )
 
