@@ -7,6 +7,7 @@
 // The arrays of a table, each of n_buckets * ways places. A place whose count is 0 is empty.
 typedef struct {
     int64_t *source, *target, *stamp;
+    int64_t *gap;  // between the last two times that the arc was counted, in arcs; 0 after one
     int32_t *symbol, *count;
     int32_t *component, *core;  // of the source, as last analysed; component -1: the arc is on no cycle
     int64_t n_buckets, ways;
@@ -51,11 +52,14 @@ HELIX_EXPORT void helix_topo_arcs_count(const Arcs *arcs, const int64_t *source,
             arcs->target[i] = target[k];
             arcs->symbol[i] = (int32_t)symbol[k];
             arcs->count[i] = 0;
+            arcs->gap[i] = 0;
             arcs->component[i] = -1;
             arcs->core[i] = 0;
         }
+        int64_t now = stamp + told[0]++;
+        if (known) arcs->gap[i] = now - arcs->stamp[i];
         if (arcs->count[i] < INT32_MAX) arcs->count[i]++;
-        arcs->stamp[i] = stamp + told[0]++;
+        arcs->stamp[i] = now;
     }
 }
 

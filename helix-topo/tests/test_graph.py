@@ -10,6 +10,7 @@ import torch
 
 from helix_kernel.errors import ArgumentError
 from helix_topo.graph import ARC_BYTES, TransitionGraph
+from helix_topo.phases import phase
 
 
 def drawn(seed, n_nodes=30, n=4000, n_symbols=3):
@@ -50,7 +51,7 @@ def test_counts_are_those_of_a_dictionary(seed):
         assert graph.add(*part) == 0
     assert held(graph) == counted(*arcs)
     assert held(graph, least=9) == {arc: n for arc, n in counted(*arcs).items() if n >= 9}
-    assert graph.counters.tolist() == [counted(*arcs).total(), 0]
+    assert graph.counters.tolist() == [counted(*arcs).total(), 0, 0]
 
 
 def test_in_a_full_bucket_the_lowest_count_gives_way_and_of_equals_the_oldest():
@@ -59,7 +60,7 @@ def test_in_a_full_bucket_the_lowest_count_gives_way_and_of_equals_the_oldest():
     assert graph.add(source, target) == 0
     assert graph.add(torch.tensor([4, 5]), torch.tensor([5, 6])) == 2
     assert held(graph) == {(1, 2, 0): 2, (4, 5, 0): 1, (5, 6, 0): 1}
-    assert graph.counters.tolist() == [6, 2]
+    assert graph.counters.tolist() == [6, 2, 0]
 
 
 @pytest.mark.parametrize("budget", [16 * ARC_BYTES, 5000, 70_001])
@@ -171,6 +172,50 @@ def test_the_likeliest_are_those_of_a_search_over_all_simple_paths():
     np.testing.assert_allclose([score for _, score in found], [score for _, score in ranked])
     assert {node for node, _ in found} == set(best)
     assert graph.likeliest(2, 3) == found[:3]
+
+
+def test_a_gap_is_how_many_arcs_were_counted_since_the_last_time():
+    graph = TransitionGraph()
+    graph.add(torch.tensor([1, 2, -1, 1, 1]), torch.tensor([2, 1, 5, 2, 3]))
+    graph.add(torch.tensor([5, 1]), torch.tensor([6, 2]))
+    arcs = graph.arcs()
+    gaps = dict(zip(zip(arcs.source.tolist(), arcs.target.tolist(), strict=True), arcs.gap, strict=True))
+    assert gaps == {(1, 2): 3, (2, 1): 0, (1, 3): 0, (5, 6): 0}
+
+
+def test_a_component_that_recurs_regularly_is_in_step_and_one_that_does_not_is_less():
+    graph = TransitionGraph(least=2)
+    graph.add(*ring(1, 2, 3, 4, times=5))
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        for pair in rng.permutation([[7, 8], [8, 9], [9, 7]]).tolist():
+            graph.add(*ring(100, 101, times=int(rng.integers(1, 20))))
+            graph.add(*(torch.tensor([node]) for node in pair))
+    graph.analyse()
+    regular, irregular = (graph.component_of(node) for node in (1, 7))
+    found = graph.synchrony()
+    assert found.order[regular] == pytest.approx(1)
+    assert found.mean[regular] == pytest.approx(phase(np.array([4])).item(), abs=1e-9)
+    arcs = graph.arcs()
+    phases = phase(arcs.gap[(arcs.source >= 7) & (arcs.source <= 9)])
+    assert found.order[irregular] == pytest.approx(abs(np.exp(1j * phases).mean()))
+    assert found.order[irregular] < 0.9
+
+
+def test_the_phase_of_a_motif_is_that_of_its_last_recurrence():
+    graph = TransitionGraph(least=1)
+    both_ways = torch.tensor([1, 2, 1, 3])
+    graph.add(both_ways, both_ways.roll(-1))
+    graph.add(both_ways, both_ways.roll(-1))
+    graph.add(torch.tensor([1]), torch.tensor([2]))
+    graph.analyse()
+    arcs = graph.arcs()
+    last = {1: 4, 2: 4, 3: 4}
+    assert arcs.gap.tolist() == [4, 4, 4, 4]
+    graph.add(torch.tensor([1]), torch.tensor([2]))
+    last[1] = 1
+    expected = abs(np.exp(1j * phase(np.array(list(last.values())))).mean())
+    assert graph.synchrony().order.tolist() == pytest.approx([expected])
 
 
 def test_mates_follow_when_an_arc_of_a_cycle_gives_way():

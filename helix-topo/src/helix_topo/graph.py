@@ -13,6 +13,7 @@ import torch
 from helix_kernel.errors import ArgumentError
 from helix_topo import native
 from helix_topo.analysis import Analysis, analysed
+from helix_topo.phases import phase, synchrony
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from helix_topo.phases import Synchrony
+
 _COLUMNS = {
     "source": torch.int64,
     "target": torch.int64,
     "stamp": torch.int64,
+    "gap": torch.int64,
     "symbol": torch.int32,
     "count": torch.int32,
     "component": torch.int32,
@@ -41,6 +45,8 @@ class Arcs:
         target: Nodes to which they lead.
         symbol: What leads along each: of motifs, the symbol that comes next.
         count: How often each was seen.
+        gap: How many arcs were counted between the last two times; 0 where there was one.
+        stamp: How many had been counted when it was last.
         component: The strongly connected component that each lies in as last analysed; -1: in none.
         core: Core number of the source as last analysed.
     """
@@ -49,6 +55,8 @@ class Arcs:
     target: NDArray[np.int64]
     symbol: NDArray[np.int32]
     count: NDArray[np.int32]
+    gap: NDArray[np.int64]
+    stamp: NDArray[np.int64]
     component: NDArray[np.int32]
     core: NDArray[np.int32]
 
@@ -72,6 +80,7 @@ class TransitionGraph(torch.nn.Module):
     source: Tensor
     target: Tensor
     stamp: Tensor
+    gap: Tensor
     symbol: Tensor
     count: Tensor
     component: Tensor
@@ -88,7 +97,8 @@ class TransitionGraph(torch.nn.Module):
         for name, dtype in _COLUMNS.items():
             self.register_buffer(name, torch.zeros(self.n_buckets * ways, dtype=dtype))
         self.component.fill_(-1)
-        self.register_buffer("counters", torch.zeros(2, dtype=torch.int64))  # arcs counted, and given up
+        # Arcs counted, those that gave way, and how many had been counted at the last analysis.
+        self.register_buffer("counters", torch.zeros(3, dtype=torch.int64))
         self._mates: dict[int, NDArray[np.int64]] | None = None
 
     @property
@@ -119,7 +129,7 @@ class TransitionGraph(torch.nn.Module):
         counted = native.function("arcs_count", arguments=(*_P * 4, *_N * 2, *_P))
         addresses = [native.address(column) for column in columns]
         counted(self._table(), *addresses, len(source), int(self.counters[0]), native.address(told))
-        self.counters += torch.from_numpy(told[:2])
+        self.counters[:2] += torch.from_numpy(told[:2])
         if told[2]:
             self._mates = None
         return int(told[1])
@@ -169,6 +179,7 @@ class TransitionGraph(torch.nn.Module):
         core[strong] = analysis.core[tails]
         self.component.copy_(torch.from_numpy(component))
         self.core.copy_(torch.from_numpy(core))
+        self.counters[2] = self.counters[0]
         self._mates = None
         return analysis
 
@@ -204,6 +215,14 @@ class TransitionGraph(torch.nn.Module):
                 if target not in done:
                     heapq.heappush(heap, (probability * share, target))
         return found
+
+    def synchrony(self) -> Synchrony:
+        """Return how far the motifs of each component are in step: each with the phase of its last gap."""
+        arcs = self._taken(np.flatnonzero((self.component.numpy() >= 0) & (self.gap.numpy() > 0)))
+        last = np.lexsort([arcs.stamp, arcs.source])
+        last = last[np.append(np.diff(arcs.source[last]) > 0, True)[: len(last)]]
+        n_components = int(arcs.component.max(initial=-1)) + 1
+        return synchrony(arcs.component[last].astype(np.int64), phase(arcs.gap[last]), n_components)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: ARG002, FBT001, FBT002 - torch's own signature
         """Stay where it is and what it is: the loops over the table are the host's."""
