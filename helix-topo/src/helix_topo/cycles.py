@@ -107,7 +107,7 @@ class Cycles(nn.Module):
 
     def follow(self, ids: Tensor) -> None:
         """Count the arcs between entries (n,) int64 that come one after another; -1 is none, and parts."""
-        path = torch.cat([self.last.reshape(1), ids])
+        path = torch.cat([self.last.to(ids.device).reshape(1), ids])
         self.graph.add(path[:-1], path[1:])
         self.last.copy_(path[-1])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import heapq
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
@@ -13,11 +13,10 @@ import torch
 from helix_kernel.errors import ArgumentError
 from helix_topo import native
 from helix_topo.analysis import Analysis, analysed
+from helix_topo.host import HostModule
 from helix_topo.phases import phase, synchrony
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -61,7 +60,7 @@ class Arcs:
     core: NDArray[np.int32]
 
 
-class TransitionGraph(torch.nn.Module):
+class TransitionGraph(HostModule):
     """A graph that is counted arc by arc, and analysed on request.
 
     A node's arcs share one bucket of the table with those of few others. In a full bucket the arc of the
@@ -223,10 +222,6 @@ class TransitionGraph(torch.nn.Module):
         last = last[np.append(np.diff(arcs.source[last]) > 0, True)[: len(last)]]
         n_components = int(arcs.component.max(initial=-1)) + 1
         return synchrony(arcs.component[last].astype(np.int64), phase(arcs.gap[last]), n_components)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: ARG002, FBT001, FBT002 - torch's own signature
-        """Stay where it is and what it is: the loops over the table are the host's."""
-        return self
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         super()._load_from_state_dict(*arguments)
