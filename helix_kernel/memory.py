@@ -136,3 +136,34 @@ class MemoryTier(Protocol):
     def stats(self) -> Stats:
         """Return what the memory holds and has done."""
         ...
+
+
+class LanguageMemory(MemoryTier, Protocol):
+    """A tier that a language model takes as its memory: a `torch.nn.Module` with a say in what comes next.
+
+    What it remembers lies in its buffers, so that a model's checkpoint holds it. In training it reads, then
+    remembers what it was given; in evaluation it only reads. The language model builds it with `d_model`, the
+    width D of its features, and `vocab_size`, the number V of its ids.
+    """
+
+    def init_state(self, batch_size: int) -> Any:
+        """Return what the memory must know of B rows of which nothing was read: a pytree, batch first."""
+        ...
+
+    def mix(self, logits: Tensor, ids: Tensor, features: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Mix what is remembered into what a model expects.
+
+        Each row is answered from what was remembered before the call, as if it came alone, and the place t of
+        a row from its state and the ids up to t. So chunks that go on from each other's states give what the
+        whole gives, while nothing is remembered in between.
+
+        Args:
+            logits: (B, L, V), the model's own for what follows each place.
+            ids: (B, L) int64.
+            features: (B, L, D), what the model's logits were made of.
+            state: Of these rows, before the ids.
+
+        Returns:
+            Log-probabilities (B, L, V), differentiable in the logits; and the state after the ids.
+        """
+        ...

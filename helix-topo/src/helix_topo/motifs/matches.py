@@ -22,9 +22,11 @@ class Matches:
             is made of the motif's symbols alone, so one motif has one id wherever and whenever it comes.
         length: (N,) int64: the motif's length, 0 for none.
         count: (N,) int64: how often it came, as far as that is remembered.
+        repeated: (B,) bool: which rows were written before. Only told where rows are written as a batch.
     """
 
     prediction: Prediction
     motif: Tensor
     length: Tensor
     count: Tensor
+    repeated: Tensor

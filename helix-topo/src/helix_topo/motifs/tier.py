@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
 
-from helix_kernel.errors import ArgumentError
+from helix_kernel.errors import ArgumentError, InputError
+from helix_kernel.memory import Report, Retrieved, Stats
 from helix_topo.config.motifs import ORDERS
+from helix_topo.host import HostModule
+from helix_topo.motifs.ends import Ends
 from helix_topo.motifs.matches import Matches
 from helix_topo.motifs.tables import COUNTERS, MOST_ORDERS, MOST_RUN, Tables, View
 from helix_topo.native import function
 from helix_topo.prediction import Prediction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Self
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
@@ -35,8 +37,11 @@ class _Told(ctypes.Structure):
     )
 
 
-class Motifs(nn.Module):
+class Motifs(HostModule):
     """Contexts of several lengths with what followed them, and a blend of them as prediction.
+
+    `advance` and `score` read and write texts. By the protocol of memory tiers the memory also holds values
+    by keys of symbols, beside the contexts and within the same budget; see `Ends`.
 
     The tables are buffers, so that a model's checkpoint holds them; they stay in the machine's memory and in
     their own dtypes wherever the model goes.
@@ -51,10 +56,18 @@ class Motifs(nn.Module):
         replace: By what a context of a full bucket gives way: the lowest retrievability, the earliest use,
             or the lowest count.
         growth: w of the stability's growth at a correct recall.
+        d_key: Symbols of a key, for what is written by keys.
+        d_value: Length of its values.
+        capacity: Most keys.
+
+    Raises:
+        ArgumentError: The orders do not rise, or the budget is too small for the tables.
     """
 
+    key_dtype = torch.uint8
     counters: Tensor
     last_time: Tensor
+    queries: Tensor
 
     def __init__(
         self,
@@ -66,15 +79,34 @@ class Motifs(nn.Module):
         min_count: int = 2,
         replace: Replace = "fsrs",
         growth: float = 8.0,
+        d_key: int = 32,
+        d_value: int = 1,
+        capacity: int = 4096,
     ) -> None:
         super().__init__()
         if list(orders) != sorted(set(orders)) or not 0 < len(orders) <= MOST_ORDERS or orders[0] < 1:
             raise ArgumentError(f"orders is {list(orders)}, allowed is 1 to {MOST_ORDERS} rising lengths")
         self.vocab_size, self.budget, self.orders = vocab_size, budget, tuple(orders)
+        self.d_key, self.d_value, self.capacity = d_key, d_value, capacity
         self.window = orders[-1] + MOST_RUN
+        self._options = {
+            "vocab_size": vocab_size,
+            "budget": budget,
+            "orders": list(orders),
+            "blend": blend,
+            "min_count": min_count,
+            "replace": replace,
+            "growth": growth,
+            "d_key": d_key,
+            "d_value": d_value,
+            "capacity": capacity,
+        }
+        self.ends = Ends(d_key=d_key, d_value=d_value, capacity=capacity, growth=growth)
+        self.register_buffer("last_time", torch.tensor(-torch.inf, dtype=torch.float64))
+        self.register_buffer("queries", torch.tensor(0))
         self._tables = Tables(
             vocab_size=vocab_size,
-            budget=budget,
+            budget=budget - self._n_bytes(),
             orders=self.orders,
             replace=replace,
             growth=growth,
@@ -83,7 +115,6 @@ class Motifs(nn.Module):
         )
         for name, table in self._tables.empty().items():
             self.register_buffer(name, table)
-        self.register_buffer("last_time", torch.tensor(-torch.inf, dtype=torch.float64))
 
     @property
     def n_buckets(self) -> int:
@@ -117,7 +148,7 @@ class Motifs(nn.Module):
         repeated = self._run(rows, rows.shape[1] - ids.shape[1], how, 0, found)
         self.counters[COUNTERS.index("repeated")] += repeated.sum()
         prediction = Prediction(probabilities=found.pop("probabilities"), bucket=found.pop("bucket"))
-        return Matches(prediction=prediction, **found)
+        return Matches(prediction=prediction, repeated=repeated.bool(), **found)
 
     def score(self, ids: Tensor, context: Tensor | None = None, *, write: bool = True) -> Tensor:
         """Return the bits (L,) float32 of each symbol of a stream, read and then written one by one.
@@ -132,6 +163,66 @@ class Motifs(nn.Module):
         bits = torch.empty(len(ids))
         self._run(rows, rows.shape[1] - len(ids), _READ_AND_WRITE if write else _READ, 1, {"bits": bits})
         return bits
+
+    def write(self, keys: Tensor, values: Tensor, *, time: float) -> Tensor:
+        """Remember values (N, d_value) by keys (N, d_key) of symbols; see `helix_kernel.memory.MemoryTier`.
+
+        Raises:
+            ArgumentError: A shape or dtype does not fit, or `time` runs backwards.
+        """
+        self.ends.check(keys, values)
+        self._pass_to(time)
+        return self.ends.write(keys, values, time=time)
+
+    def read(self, queries: Tensor, k: int) -> Retrieved:
+        """Find the entries that share the longest ends with each query; see `Ends.read`.
+
+        Raises:
+            ArgumentError: The queries are no keys, or `k` is below 1.
+        """
+        found = self.ends.read(queries, k)
+        self.queries += len(queries)
+        return found
+
+    def consolidate(self) -> Report:
+        """Do nothing: what is alike is merged when it is written."""
+        return Report()
+
+    def state(self) -> dict[str, Any]:
+        """Return all that the memory must remember, as copies."""
+        tables = {name: table.clone() for name, table in self.named_buffers()}
+        return {"options": copy.deepcopy(self._options), "tables": tables}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Become the memory that `state` was taken from, to the bit.
+
+        Raises:
+            InputError: The state is that of a memory with other options.
+        """
+        for name, own in self._options.items():
+            given = state["options"].get(name)
+            if given != own:
+                raise InputError(
+                    f"motifs: the state is of a memory with {name}={given!r}, allowed is {own!r}: build the "
+                    "memory with the options that it was saved with"
+                )
+        for name, table in self.named_buffers():
+            table.copy_(state["tables"][name])
+
+    def stats(self) -> Stats:
+        """Return what was written by keys; the bytes are those of all tables, filled or not."""
+        entries, merged, evicted = (self.ends.count(name) for name in ("entries", "merged", "evicted"))
+        return Stats(
+            entries=entries,
+            written=entries + merged + evicted,
+            queries=int(self.queries),
+            merged=merged,
+            evicted=evicted,
+            n_bytes=self._n_bytes(),
+        )
+
+    def _n_bytes(self) -> int:
+        return sum(table.nbytes for table in self.buffers())
 
     def _run(self, rows: Tensor, start: int, how: int, skip: int, found: dict[str, Tensor]) -> Tensor:
         repeated = torch.zeros(len(rows), dtype=torch.int64)
@@ -169,9 +260,6 @@ class Motifs(nn.Module):
                 f"ids are {int(ids.min())} to {int(rows.max())}; allowed is 0 to {self.vocab_size - 1}"
             )
         return rows
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: ARG002, FBT001, FBT002 - torch's
-        return self  # the tables belong to the compiled loops: no other device, no other dtype
 
 
 def _advance() -> Callable[..., Any]:

@@ -12,6 +12,9 @@ from helix_kernel.errors import ArgumentError
 Layer = Annotated[Any, FactoryOf("layer", supplies=("d_model",))]
 """A layer that the model builds, once or more, in its own width."""
 
+Memory = Annotated[Any, FactoryOf("memory_tier", supplies=("d_model", "vocab_size"))]
+"""A memory that the model builds for its own features and ids."""
+
 
 @attrs.frozen(kw_only=True)
 class BlocksConfig:
@@ -39,6 +42,9 @@ class LanguageModelConfig(BlocksConfig):
     """Token embedding, residual pre-norm blocks of a mixer and an optional channel layer, norm, head."""
 
     tie_embeddings: bool = option(True, help="Whether the head uses the embedding's weight")
+    memory: Memory | None = option(
+        None, help="What is remembered and has a say in what comes next, such as hierarchy; left out: nothing"
+    )
 
 
 @attrs.frozen(kw_only=True)

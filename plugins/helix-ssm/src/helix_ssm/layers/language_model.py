@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from helix_kernel.errors import ArgumentError
-from helix_ssm.layers import auxiliary
+from helix_ssm.layers import auxiliary, remembering
 from helix_ssm.layers.packing import pack, unpack
 from helix_ssm.layers.protocol import State, check_ids
 from helix_ssm.layers.rms_norm import RMSNorm
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from helix_ssm.layers.block import LayerFactory
+    from helix_ssm.layers.remembering import MemoryFactory
 
 
 class LanguageModel(nn.Module):
@@ -39,10 +40,12 @@ class LanguageModel(nn.Module):
         vocab_size: Number of token ids V; 256 for bytes.
         tie_embeddings: Whether the head uses the embedding's weight.
         dropout: Probability that an element of a layer's output is dropped in training.
+        memory: Builds a memory that has a say in what comes next (`helix_kernel.memory.LanguageMemory`), with
+            `d_model` and `vocab_size`; None for none. The logits are then log-probabilities.
 
     Raises:
-        ArgumentError: A size is below 1, dropout is not in [0, 1), or not exactly one of mixer and
-            pattern is given.
+        ArgumentError: A size is below 1, dropout is not in [0, 1), not exactly one of mixer and pattern is
+            given, or the memory is not one for language models.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class LanguageModel(nn.Module):
         vocab_size: int = 256,
         tie_embeddings: bool = True,
         dropout: float = 0.0,
+        memory: MemoryFactory | None = None,
     ) -> None:
         super().__init__()
         sizes = {"d_model": d_model, "vocab_size": vocab_size}
@@ -69,6 +73,9 @@ class LanguageModel(nn.Module):
         for layer in (self.embedding, self.head):
             if layer is not None:
                 nn.init.normal_(layer.weight, std=0.02)
+        self.memory = None
+        if memory is not None:
+            self.memory = remembering.checked(memory(d_model=d_model, vocab_size=vocab_size))
 
     def forward(self, ids: Tensor, *, mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
         """Map ids to logits.
@@ -89,7 +96,11 @@ class LanguageModel(nn.Module):
             check_ids("language-model", ids)
             packed, cu_seqlens = pack(ids, mask)
             return unpack(self(packed, cu_seqlens=cu_seqlens), mask)
-        return self.logits(self.features(ids, cu_seqlens=cu_seqlens))
+        features = self.features(ids, cu_seqlens=cu_seqlens)
+        if self.memory is None:
+            return self.logits(features)
+        n_rows = len(ids) if cu_seqlens is None else len(cu_seqlens) - 1
+        return self._mixed(features, ids, self.memory.init_state(n_rows), cu_seqlens)[0]
 
     def features(
         self, ids: Tensor, *, mask: Tensor | None = None, cu_seqlens: Tensor | None = None
@@ -103,17 +114,18 @@ class LanguageModel(nn.Module):
         return features
 
     def logits(self, features: Tensor) -> Tensor:
-        """Map features (B, L, D), of some positions or all, to their logits (B, L, V)."""
+        """Map features (B, L, D), of some positions or all, to their logits (B, L, V), without the memory."""
         weight = self.embedding.weight if self.head is None else self.head.weight
         return F.linear(self.norm(features), weight)
 
     def init_state(
         self, batch_size: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None
     ) -> tuple[State, ...]:
-        """Return the state before the first token: one state for each block."""
+        """Return the state before the first token: one state for each block, and the memory's."""
         device = self.embedding.weight.device if device is None else device
         dtype = self.embedding.weight.dtype if dtype is None else dtype
-        return self.blocks.init_state(batch_size, device=device, dtype=dtype)
+        states = self.blocks.init_state(batch_size, device=device, dtype=dtype)
+        return states if self.memory is None else (*states, self.memory.init_state(batch_size))
 
     def extend(
         self, ids: Tensor, state: tuple[State, ...], *, cu_seqlens: Tensor | None = None
@@ -124,14 +136,16 @@ class LanguageModel(nn.Module):
         with its own.
         """
         check_ids("language-model", ids)
-        x, state = self.blocks.extend(self.embedding(ids), state, cu_seqlens=cu_seqlens)
-        return self.logits(x), state
+        x, states = self.blocks.extend(self.embedding(ids), self._of_blocks(state), cu_seqlens=cu_seqlens)
+        logits, last = self._mixed(x, ids, state[-1], cu_seqlens)
+        return logits, (*states, *last)
 
     def step(self, ids_t: Tensor, state: tuple[State, ...]) -> tuple[Tensor, tuple[State, ...]]:
         """Map one id a row, ids_t (B,), that follows `state` to logits (B, V) and the next state."""
         check_ids("language-model", ids_t, n_dims=1)
-        x, state = self.blocks.step(self.embedding(ids_t), state)
-        return self.logits(x.unsqueeze(1)).squeeze(1), state
+        x, states = self.blocks.step(self.embedding(ids_t), self._of_blocks(state))
+        logits, last = self._mixed(x.unsqueeze(1), ids_t.unsqueeze(1), state[-1])
+        return logits.squeeze(1), (*states, *last)
 
     def prefill(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, tuple[State, ...]]:
         """Read prompts of different lengths, padded to one.
@@ -152,6 +166,9 @@ class LanguageModel(nn.Module):
         if bool((bounds.diff() == 0).any()):
             raise ArgumentError("language-model: mask has a row without any id that counts")
         start = self.init_state(len(ids), device=ids.device)
+        if self.memory is not None:
+            logits, state = self.extend(packed, start, cu_seqlens=bounds)
+            return logits[:, bounds[1:] - 1].squeeze(0), state
         x, state = self.blocks.extend(self.embedding(packed), start, cu_seqlens=bounds)
         return self.logits(x[:, bounds[1:] - 1]).squeeze(0), state
 
@@ -162,3 +179,16 @@ class LanguageModel(nn.Module):
     def set_activation_checkpointing(self, *, enabled: bool) -> None:
         """Choose whether training keeps only each block's input; see `Stack`."""
         self.blocks.set_activation_checkpointing(enabled=enabled)
+
+    def _of_blocks(self, state: tuple[State, ...]) -> tuple[State, ...]:
+        return state if self.memory is None else state[:-1]
+
+    def _mixed(
+        self, features: Tensor, ids: Tensor, state: State, cu_seqlens: Tensor | None = None
+    ) -> tuple[Tensor, tuple[State, ...]]:
+        """Return the logits with the memory's say, and the memory's next state; none without a memory."""
+        logits = self.logits(features)
+        if self.memory is None:
+            return logits, ()
+        logits, state = remembering.mixed(self.memory, logits, ids, features, state, cu_seqlens)
+        return logits, (state,)
