@@ -91,7 +91,7 @@ def test_what_lasts_belongs_to_a_core_and_is_alike_becomes_one(tier):
         pytest.param({"core": 3}, 5, 0.6, id="in no such core"),
         pytest.param({"least": 9}, 5, 0.6, id="seldom"),
         pytest.param({}, 1, 0.6, id="once"),
-        pytest.param({"merge_above": 0.95}, 5, 0.6, id="unlike"),
+        pytest.param({"merge_above": 0.95}, 5, 1.2, id="unlike"),
     ],
 )
 def test_nothing_else_is_merged(options, times, spread):
