@@ -27,6 +27,7 @@ def helix_memory_tiers() -> list[Component]:
             name="motifs",
             target="helix_topo.motifs.tier:Motifs",
             config="helix_topo.config.motifs:MotifsConfig",
+            examples=[{"budget": 1 << 20}, {"budget": 1 << 20, "capacity": 9}],
             summary="Tier M0: what followed each run of symbols, in a bounded table of hashed contexts",
         ),
         Component(

@@ -26,3 +26,6 @@ class MotifsConfig:
     min_count: int = option(2, help="How often a context must have come to be a motif", ge=1)
     replace: Replace = option("fsrs", help="By what a context of a full bucket gives way")
     growth: float = option(8.0, help="w of the stability's growth at a correct recall", ge=0)
+    d_key: int = option(32, help="Symbols of a key, for what is written by keys", ge=1)
+    d_value: int = option(1, help="Length of its values", ge=1)
+    capacity: int = option(4096, help="Most keys; what they take is part of the budget", ge=1)

@@ -10,6 +10,7 @@ import attrs
 import numpy as np
 import torch
 
+from helix_kernel.errors import ArgumentError
 from helix_topo.native import address
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 MOST_ORDERS, MOST_RUN = 16, 16
 N_TOTALS, N_DISTINCTS, N_LEVELS, N_RUNS, N_BINS = 8, 4, 12, 4, 33
 _DENSE_BUCKETS = 64
+_LEAST = 1 << 14  # bytes of slots, below which a bucket or two would be all
 _TICKS, _CLASSES = 2048, 32
 _BUCKET_TOTALS = (1, 2, 3, 4, 6, 12, 30, 100)
 _REFINED_SPAN = 9.21034  # log-odds of 1 - 1e-4
@@ -170,6 +172,11 @@ class Tables:
         parts = sum(_SHAPES[index].part for index in used)
         free = self.budget - self._fixed()
         sizes = [shape.ways * shape.size for shape in _SHAPES]
+        if free < _LEAST:
+            raise ArgumentError(
+                f"the budget leaves {free} bytes for contexts beside {self._fixed()} of other tables; "
+                f"allowed is at least {_LEAST}: give a larger budget, or fewer orders"
+            )
         return [
             int(free * _SHAPES[i].part / parts) // size if i in used else 0 for i, size in enumerate(sizes)
         ]
