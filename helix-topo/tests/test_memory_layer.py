@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -9,7 +11,7 @@ from torch.nn import functional as F
 from helix_kernel import default_kernel
 from helix_kernel.errors import ArgumentError
 from helix_kernel.testing.layers import LayerSuite
-from helix_kernel.testing.pytree import leaves
+from helix_kernel.testing.pytree import leaves, map_leaves
 from helix_topo import nearest
 from helix_topo.memory_layer import MemoryLayer
 from helix_topo.memory_state import N_RECENT
@@ -142,12 +144,57 @@ def test_a_state_of_another_dtype_stays_of_it():
     assert {leaf.dtype for leaf in leaves(state) if leaf.is_floating_point()} == {torch.float32}
 
 
+def test_a_long_stream_reads_by_a_graph_what_it_would_read_one_by_one():
+    """Few enough for the graph to miss none; and a step reads what a chunk does."""
+    exact, graph = _layer(k=4), _layer(k=4, approximate_above=100)
+    graph.load_state_dict(exact.state_dict())
+    x = _inputs(5 * N_RECENT + 3)
+    with torch.no_grad():
+        for lengths in ([N_RECENT] * 5 + [3], [5 * N_RECENT, 1, 1, 1]):
+            state, outputs = graph.init_state(2), []
+            for chunk in torch.split(x, lengths, dim=1):
+                y, state = graph.extend(chunk, state)
+                outputs.append(y)
+            assert torch.allclose(torch.cat(outputs, dim=1), exact(x), atol=1e-6)
+
+
+def test_a_graph_follows_from_the_state_alone():
+    """Two continuations of one state, its rows in another order, and a copy of the layer read the same."""
+    layer, x = _layer(k=4, approximate_above=10), _inputs(4 * N_RECENT)
+    with torch.no_grad():
+        state = layer.init_state(2)
+        for chunk in torch.split(x, N_RECENT, dim=1):
+            _, state = layer.extend(chunk, state)
+        new = torch.flip(x, [1])[:, : N_RECENT + 1]
+        first, after = layer.extend(new, state)
+        second, _ = layer.extend(new, state)
+        swapped, _ = layer.extend(new[[1, 0]], map_leaves(lambda leaf: leaf[[1, 0]], state))
+        copied, _ = copy.deepcopy(layer).extend(new, state)
+        further = [each.extend(new, after)[0] for each in (layer, copy.deepcopy(layer))]
+    assert torch.allclose(second, first, atol=1e-12)
+    assert torch.allclose(swapped[[1, 0]], first, atol=1e-12)
+    assert torch.allclose(copied, first, atol=1e-12)
+    assert torch.allclose(*further, atol=1e-12)
+
+
+def test_graphs_end_with_the_states_that_they_are_of():
+    layer, x = _layer(approximate_above=10), _inputs(N_RECENT)
+    with torch.no_grad():
+        _, state = layer.extend(x, layer.init_state(2))
+        for _ in range(3):
+            _, state = layer.extend(x, state)
+    assert len(layer._index._graphs) == 1
+    del state
+    assert len(layer._index._graphs) == 0
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         ({"n_heads": 4}, "n_heads is 4, allowed is a divisor of d_model=6; or give head_dim"),
         ({"k": 0}, "k is 0, allowed is >= 1"),
         ({"window": 0}, "window is 0, allowed is >= 1"),
+        ({"window": 9, "approximate_above": 9}, "allowed is one"),
         ({"shift": -1}, "shift is -1, allowed is >= 0"),
     ],
 )

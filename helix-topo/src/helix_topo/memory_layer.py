@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from helix_kernel.errors import ArgumentError
 from helix_topo.memory_state import MemoryState, Store, empty_store
-from helix_topo.nearest import attend_to_nearest
+from helix_topo.nearest import attend_to_candidates, attend_to_nearest
+from helix_topo.stream_index import StreamIndex
 
 _SHARPNESS = 10.0
 
@@ -37,9 +38,12 @@ class MemoryLayer(nn.Module):
         k: How many positions a head reads.
         shift: How far before a position its key is made; 0 for the position itself.
         window: How many positions are remembered, the current one included; None for all.
+        approximate_above: How many positions a stream may have seen (`extend` and `step`, without gradients)
+            before a graph of neighbours finds those to read; it may miss some. None for never.
 
     Raises:
-        ArgumentError: A size is out of range, or n_heads does not divide d_model and head_dim is None.
+        ArgumentError: A size is out of range, n_heads does not divide d_model and head_dim is None, or both
+            `window` and `approximate_above` are given.
     """
 
     def __init__(
@@ -51,9 +55,12 @@ class MemoryLayer(nn.Module):
         k: int = 32,
         shift: int = 1,
         window: int | None = None,
+        approximate_above: int | None = None,
     ) -> None:
         super().__init__()
-        _check(d_model, n_heads, head_dim, {"k": k, "window": window}, shift)
+        sizes = {"k": k, "window": window, "approximate_above": approximate_above}
+        _check(d_model, n_heads, head_dim, sizes, shift)
+        self.approximate_above, self._index = approximate_above, StreamIndex()
         self.d_model, self.n_heads, self.k, self.shift, self.window = d_model, n_heads, k, shift, window
         self.head_dim = d_model // n_heads if head_dim is None else head_dim
         d_inner = self.n_heads * self.head_dim
@@ -97,7 +104,9 @@ class MemoryLayer(nn.Module):
         own = self._remembered(x, before.to(x.dtype), positions)
         own = Store(own.keys.to(state.last.dtype), own.values.to(state.last.dtype), own.positions)
         y = self._read(x, [state.settled, state.recent, own], positions)
-        return y, state.append(own, last, window=self.window)
+        after = state.append(own, last, window=self.window)
+        self._index.go_on(state.settled, after.settled)
+        return y, after
 
     def step(self, x_t: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
         """Map one token x_t (B, D) that follows `state` to (B, D) and the next state."""
@@ -111,9 +120,17 @@ class MemoryLayer(nn.Module):
     def _read(self, x: Tensor, parts: list[Store], positions: Tensor) -> Tensor:
         q = F.normalize(self._heads(self.q_proj(x)), dim=-1).to(parts[-1].keys.dtype)
         scale = self.log_scale.exp()
-        y = attend_to_nearest(q, parts, positions, scale=scale, k=self.k, window=self.window)
+        if self._is_long(parts[0]):
+            likely = self._index.candidates(parts[0], q, self.k)
+            y = attend_to_candidates(q, parts, positions, likely, scale=scale, k=self.k)
+        else:
+            y = attend_to_nearest(q, parts, positions, scale=scale, k=self.k, window=self.window)
         gate = torch.sigmoid(self.gate_proj(x)).transpose(1, 2).unsqueeze(-1)
         return cast("Tensor", self.out_proj((gate * y.to(x.dtype)).transpose(1, 2).flatten(2)))
+
+    def _is_long(self, settled: Store) -> bool:
+        most = self.approximate_above
+        return most is not None and settled.n_slots > most and not torch.is_grad_enabled()
 
     def _heads(self, x: Tensor) -> Tensor:
         """Turn (B, L, H K) into (B, H, L, K)."""
@@ -128,6 +145,11 @@ def _check(
             raise ArgumentError(f"memory-layer: {name} is {size}, allowed is >= 1")
     if shift < 0:
         raise ArgumentError(f"memory-layer: shift is {shift}, allowed is >= 0")
+    if sizes["window"] is not None and sizes["approximate_above"] is not None:
+        raise ArgumentError(
+            "memory-layer: window and approximate_above are both given, allowed is one: what a window keeps "
+            "is compared one by one"
+        )
     if head_dim is None and d_model % n_heads:
         raise ArgumentError(
             f"memory-layer: n_heads is {n_heads}, allowed is a divisor of d_model={d_model}; or give head_dim"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from helix_topo.memory_state import Store
 
 _SCORES = 2**24
+_BLOCK = 256
 
 
 def attend_to_nearest(
@@ -50,6 +51,34 @@ def attend_to_chosen(q: Tensor, keys: Tensor, values: Tensor, seen: Tensor, *, s
     scores = _wide((q.unsqueeze(-2) @ keys.mT).squeeze(-2)) * scale.view(-1, 1, 1)
     weights = _softmax(scores, seen).to(q.dtype)
     return (weights.unsqueeze(-2) @ values).squeeze(-2)
+
+
+def attend_to_candidates(
+    q: Tensor, parts: Sequence[Store], positions: Tensor, candidates: Tensor, *, scale: Tensor, k: int
+) -> Tensor:
+    """Attend as `attend_to_nearest` does without a window, but of the first part to candidates only.
+
+    Args:
+        q: Queries (B, H, L, K).
+        parts: Slots; those of the first came before all queries, the others are compared one by one.
+        positions: The queries' positions (B, L).
+        candidates: Slots of the first part (B, H, L, M), each at most once; -1 for none.
+        scale: What scores are multiplied by (H,).
+        k: How many slots a query reads.
+    """
+    outputs = [q[:, :, :0]]
+    for start in range(0, q.shape[2], _BLOCK):
+        block = slice(start, start + _BLOCK)
+        queries, likely = q[:, :, block], candidates[:, :, block]
+        rough = torch.cat([queries @ part.keys.mT for part in parts[1:]], dim=-1)
+        among = visible(parts[1:], positions[:, block], None).expand_as(rough)
+        near = best(rough, among, k)
+        seen = torch.cat([likely >= 0, among.gather(-1, near)], dim=-1)
+        keys, values = taken(parts, torch.cat([likely.clamp(min=0), near + parts[0].n_slots], dim=-1))
+        chosen = best((queries.unsqueeze(-2) @ keys.mT).squeeze(-2), seen, k)
+        kept = torch.zeros_like(seen).scatter(-1, chosen, True)
+        outputs.append(attend_to_chosen(queries, keys, values, seen & kept, scale=scale))
+    return torch.cat(outputs, dim=2)
 
 
 def best(scores: Tensor, seen: Tensor, k: int) -> Tensor:

@@ -21,3 +21,8 @@ class MemoryLayerConfig:
     window: int | None = option(
         None, help="How many positions are remembered, the current one included; left out: all", ge=1
     )
+    approximate_above: int | None = option(
+        None,
+        help="Positions that a stream may have seen before a graph finds those to read; left out: never",
+        ge=1,
+    )
