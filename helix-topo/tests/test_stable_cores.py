@@ -104,12 +104,14 @@ def test_nothing_else_is_merged(options, times, spread):
 def test_a_key_that_another_entry_would_be_found_by_is_not_merged(tier):
     keys = directions(4, spread=0.7, seed=1)
     around(tier, keys, torch.zeros(4, 3), times=5)
-    near_the_first = normalize(keys[:1] + 0.5 * normalize(torch.randn(1, 16, generator=torch.manual_seed(0))))
+    drawn = torch.randn(1, 16, generator=torch.Generator().manual_seed(0))
+    across = normalize(drawn - (drawn @ keys[0]) * keys[:1])
+    near_the_first = normalize(keys[:1] + 0.4 * across)
     assert keys[:1] @ near_the_first.T < 0.95
     other = tier.write(near_the_first, torch.ones(1, 3), time=500.0)
     first = int(tier.read(keys[:1], 1).ids)
     report = tier.consolidate()
-    assert first not in report.merged
+    assert first not in {*report.merged, *report.merged.values()}
     assert len(report.merged) >= 1
     assert tier.read(near_the_first, 1).ids.tolist() == [other.tolist()]
 
@@ -223,8 +225,24 @@ def test_the_motifs_of_the_densest_cores_are_selected_first():
     tier = StableCores(16, 3, capacity=6, core=2)
     tier.select_from(graph)
     assert tier.rows.labels.tolist() == [0, 1, 2, 3, 4, 10]
+    graph.add(torch.tensor([20]), torch.tensor([21]))
+    graph.analyse()
     tier.select_from(graph, stable=lambda motifs: motifs % 2 == 0)
     assert sorted(tier.rows.labels.tolist()) == [-1, 0, 2, 4, 10, 12]
+
+
+def test_motifs_are_selected_once_for_each_analysis(tier):
+    graph = TransitionGraph(least=1)
+    graph.add(torch.tensor([1, 2, 3]), torch.tensor([2, 3, 1]))
+    graph.analyse()
+    tier.select_from(graph)
+    tier.select(torch.tensor([9]))
+    tier.select_from(graph)
+    assert tier.rows.labels.tolist()[:4] == [9, -1, -1, -1]
+    graph.add(torch.tensor([4]), torch.tensor([5]))
+    graph.analyse()
+    tier.select_from(graph)
+    assert sorted(tier.rows.labels.tolist())[-3:] == [1, 2, 3]
 
 
 def test_a_model_that_is_cast_and_copied_keeps_the_memory(tier):

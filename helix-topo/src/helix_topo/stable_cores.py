@@ -15,7 +15,7 @@ from helix_kernel.memory import Report, Retrieved, Stats
 from helix_topo.dense_rows import DenseRows
 from helix_topo.graph import TransitionGraph
 from helix_topo.host import HostModule
-from helix_topo.prototypes import learn, predict
+from helix_topo.prototypes import N_BUCKETS, learn, predict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,6 +59,7 @@ class StableCores(HostModule):
 
     counts: Tensor
     clock: Tensor
+    n_buckets = N_BUCKETS
 
     def __init__(
         self,
@@ -82,6 +83,7 @@ class StableCores(HostModule):
         self.n_read, self.sharpness = n_read, sharpness
         self.rows = DenseRows(capacity, d_key, d_value)
         self.graph = TransitionGraph(budget=budget, least=least)
+        self._selected_at = 0
         self.register_buffer("counts", torch.tensor([0, 0, 0, 0, 0, -1]))
         self.register_buffer("clock", torch.tensor(-math.inf, dtype=torch.float64))
 
@@ -156,10 +158,15 @@ class StableCores(HostModule):
     ) -> None:
         """Give the motifs of a graph's cores a row each: those of the largest core numbers first.
 
+        Where the graph was not analysed anew since the last time, nothing is done.
+
         Args:
             graph: Of motifs, as analysed last.
             stable: Of motifs (n,), which are stable (n,) bool; left out: all.
         """
+        if self._selected_at == (analysed_at := int(graph.counters[2])):
+            return
+        self._selected_at = analysed_at
         arcs = graph.arcs(least=graph.least)
         inside = (arcs.component >= 0) & (arcs.core >= self.core)
         motifs, first = np.unique(arcs.source[inside], return_index=True)
