@@ -24,8 +24,8 @@ class Evidence(HostModule):
 
     E is the mean of the bits that an entry saved against an order-1 model. C = 1 - 1/(1 + left branching):
     how many different things came before it, estimated by linear counting in 64 bits (Whang et al. 1990).
-    Φ is the order parameter of Kuramoto's oscillators, |Σ e^{iφ}| / n, of the phases φ = 2π log2 Δt of the times
-    between recalls: 1 where each is the same up to powers of two, near 0 where they are of all lengths.
+    Φ is the order parameter of Kuramoto's oscillators, |Σ e^{iφ}| / n, of the phases φ = 2π log2 Δt of the
+    times between recalls: 1 where each is the same up to powers of two, near 0 where they are of all lengths.
 
     Args:
         capacity: Slots.
