@@ -10,6 +10,7 @@ from helix_kernel.errors import ArgumentError, InputError
 from helix_kernel.memory import Report, Retrieved, Stats
 from helix_kernel.testing.memory_tiers import MemoryTierSuite
 from helix_topo.cycles import Cycles
+from helix_topo.motifs.tier import Motifs
 
 D_KEY = 6
 
@@ -94,6 +95,22 @@ class TestCycles(MemoryTierSuite):
 class TestCyclesOverABoundedTier(MemoryTierSuite):
     def make_tier(self):
         return Cycles(Shelf(capacity=5), least=1, gate_by_phase=True)
+
+
+class TestCyclesOverMotifs(MemoryTierSuite):
+    def make_tier(self):
+        return Cycles(Motifs(budget=1 << 20, d_value=2, capacity=9), least=1)
+
+
+def test_values_of_motifs_are_those_that_were_written_last_where_they_are_still_held():
+    motifs = Motifs(budget=1 << 20, d_key=D_KEY, d_value=2, capacity=3)
+    assert motifs.values_of(torch.tensor([0, -1]))[1].tolist() == [False, False]
+    ids = motifs.write(keys("a", "b", "c", "d", "d"), values("a", "b", "c", "d", "dd"), time=0.0)
+    found, held = motifs.values_of(torch.tensor([-1, *ids.tolist(), 99]))
+    kept = {int(ids[row]): values(*words)[row] for words in [("a", "b", "c", "d", "dd")] for row in range(5)}
+    assert held.sum() == 4, "three entries are held, and one was asked for twice"
+    for entry, value, is_held in zip([-1, *ids.tolist(), 99], found, held.tolist(), strict=True):
+        assert value.equal(kept[entry] if is_held else torch.zeros(2))
 
 
 def keys(*words):

@@ -52,6 +52,7 @@ class Ends(HostModule):
     keys: Tensor
     values: Tensor
     ids: Tensor
+    order: Tensor
     counts: Tensor
 
     def __init__(self, *, d_key: int, d_value: int, capacity: int, growth: float) -> None:
@@ -104,6 +105,16 @@ class Ends(HostModule):
             scores=lengths.float().masked_fill_(~known, -torch.inf),
             ids=torch.where(known, self.ids[taken], -1),
         )
+
+    def values_of(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the values (N, d_value) of entries (N,), 0 where there is none; and where there is one."""
+        taken = self.order[: self.count("entries")]
+        if not len(taken):
+            return torch.zeros(len(ids), self.d_value), torch.zeros(len(ids), dtype=torch.bool)
+        own, order = self.ids[taken].sort()
+        places = torch.searchsorted(own, ids.cpu()).clamp(max=len(own) - 1)
+        held = own[places] == ids.cpu()
+        return self.values[taken[order[places]]] * held[:, None], held
 
     def count(self, name: str) -> int:
         """Return how many entries there are, were `merged`, or were `evicted`."""

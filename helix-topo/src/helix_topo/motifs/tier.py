@@ -184,6 +184,10 @@ class Motifs(HostModule):
         self.queries += len(queries)
         return found
 
+    def values_of(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the values (N, d_value) of entries (N,), 0 where there is none; and where there is one."""
+        return self.ends.values_of(ids)
+
     def consolidate(self) -> Report:
         """Do nothing: what is alike is merged when it is written."""
         return Report()
