@@ -212,6 +212,14 @@ static int64_t read_row(Motifs *m, Place *at, const Row *row, int64_t start, int
     return known;
 }
 
+// At how many places after `start` - 1 the longest context is there, and so could be known.
+static int64_t n_whole(const Motifs *m, const Row *row, int64_t start) {
+    int64_t n = 0;
+    for (int64_t i = start < 1 ? 0 : start - 1; i + 1 < row->n; i++)
+        n += row->begins[i] + m->order[m->n_orders - 1] <= i + 1;
+    return n;
+}
+
 static void write_row(Motifs *m, Place *at, const Row *row, int64_t start) {
     uint64_t hashes[MOST_ORDERS];
     for (int64_t i = start - 1; i + 1 < row->n; i++) {
@@ -253,7 +261,8 @@ HELIX_EXPORT int64_t helix_topo_motifs_advance(Motifs *m, const int64_t *ids, in
         Told own = told_from(told, r * (n - start), m->vocab_size);
         int64_t before = notes.n;
         int64_t known = read_row(m, &at, &row, start, how == READ_AND_WRITE, how == READ ? 0 : &notes, &own, skip);
-        repeated[r] = known >= 0 && how == READ_THEN_WRITE && n > start && 10 * known >= 9 * (n - start);
+        int64_t whole = n_whole(m, &row, start);
+        repeated[r] = known >= 0 && how == READ_THEN_WRITE && whole && 10 * known >= 9 * whole;
         if (repeated[r]) notes.n = before;
         done = known >= 0;
     }

@@ -80,14 +80,16 @@ class Hierarchy(nn.Module):
         """Mix what the tiers expect into what the model expects; see `LanguageMemory.mix`."""
         ids, features = ids.cpu(), features.detach()
         found = self.motifs.advance(ids, state, write=self.training, order=self.reading)
-        p = F.softmax(logits.float(), dim=-1).flatten(0, 1)
+        exact = torch.promote_types(logits.dtype, torch.float32)
+        p = F.softmax(logits.to(exact), dim=-1).flatten(0, 1)
         followed = _Followed.of(ids, found.repeated)
         for name, prediction in self._predictions(found, features):
             p = self._mixed(name, p, prediction, followed)
         if self.training:
             self._remember(found.motif.reshape(ids.shape), features, ids, p)
         after = torch.cat([state, ids], dim=1)[:, -state.shape[1] :]
-        return p.clamp(min=torch.finfo(p.dtype).tiny).log().reshape(logits.shape), after
+        mixed = p.clamp(min=torch.finfo(exact).tiny).log().reshape(logits.shape)
+        return mixed.to(logits.dtype), after
 
     def _predictions(self, found: Matches, features: Tensor) -> Iterator[tuple[str, Prediction]]:
         """Yield what each tier expects, from the bottom up: a tier above has the last word."""
