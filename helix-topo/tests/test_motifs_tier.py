@@ -71,6 +71,22 @@ def test_a_batch_reads_the_memory_as_it_was_and_each_row_as_if_alone():
         assert found.bucket.equal(torch.cat([each.bucket for each in alone]))
 
 
+def test_rows_that_were_written_before_are_neither_written_nor_learned_from_again():
+    memory, rows = Motifs(orders=ORDERS), text(800, seed=5).view(4, 200)
+    memory.score(text(1000))
+    # A row is known by its longest contexts only after it was written, whatever of it recurs.
+    fresh = torch.randint(256, (4, 200), generator=torch.Generator().manual_seed(0))
+    rows = torch.cat([rows[:, :60], fresh[:, :140]], 1)
+    assert not memory.advance(rows, nothing(4), write=True).repeated.any()
+    before = copy.deepcopy(memory.state_dict())
+    assert memory.advance(rows, nothing(4), write=True).repeated.all()
+    changed = [name for name, table in memory.state_dict().items() if not table.equal(before[name])]
+    assert changed == ["counters"]
+    mixed = torch.cat([rows[:1], fresh.flip(1)[:1]])
+    assert memory.advance(mixed, nothing(2), write=True).repeated.tolist() == [True, False]
+    assert memory.counters.tolist()[3] == 5
+
+
 def test_reading_changes_nothing():
     memory = Motifs(orders=ORDERS)
     memory.score(text(2000))
