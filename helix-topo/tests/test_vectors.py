@@ -53,22 +53,65 @@ def test_the_order_of_writing_changes_no_score():
     assert one.values.equal(other.values)
 
 
-def test_what_was_recalled_least_recently_gives_way():
-    memory = _memory(capacity=3)
-    ids = memory.write(_angles(0, 40, 80), _values(3), time=0.0)
+def test_what_is_least_likely_to_be_recalled_gives_way():
+    """Read, told of as right, told of as wrong, and left alone since: the last two go."""
+    memory = _memory(capacity=4)
+    ids = memory.write(_angles(0, 40, 80, 160), _values(4), time=0.0)
+    memory.write(_angles(0)[:0], _values(0), time=5.0)
     memory.read(_angles(0), 1)
-    memory.recalled(ids[2:], correct=torch.tensor([True]))
-    new = memory.write(_angles(120), _values(1), time=1.0)
-    assert _held(memory) == {int(ids[0]), int(ids[2]), int(new[0])}
-    assert memory.stats().evicted == 1
+    memory.recalled(ids[1:3], correct=torch.tensor([True, False]))
+    first = memory.write(_angles(200), _values(1), time=6.0)
+    assert _held(memory) == {*ids[:3].tolist(), int(first[0])}
+    second = memory.write(_angles(240), _values(1), time=6.0)
+    assert _held(memory) == {*ids[:2].tolist(), int(first[0]), int(second[0])}
+    assert memory.stats().evicted == 2
+
+
+def test_many_that_give_way_at_once_are_those_that_would_one_by_one():
+    keys, values = _keys(60), _values(60)
+    at_once, apart = (_memory(8, capacity=20) for _ in range(2))
+    for memory in (at_once, apart):
+        memory.write(keys[:20], values[:20], time=0.0)
+        memory.write(keys[:0], values[:0], time=3.0)
+        memory.read(keys[3:9], 1)
+    at_once.write(keys[20:], values[20:], time=4.0)
+    for row in range(20, 60):
+        apart.write(keys[row : row + 1], values[row : row + 1], time=4.0)
+    assert at_once.ids.equal(apart.ids)
+    assert at_once.keys.equal(apart.keys)
+
+
+@pytest.mark.parametrize("search", ["exact", "approximate"])
+def test_a_consolidation_removes_what_is_faint_and_says_what(search):
+    memory = _memory(8, capacity=9, search=search, forget_below=0.5)
+    ids = memory.write(_keys(6), _values(6), time=0.0)
+    memory.write(_keys(3, seed=4), _values(3), time=20.0)
+    report = memory.consolidate()
+    assert report.removed == tuple(ids.tolist())
+    stats = memory.stats()
+    assert (stats.entries, stats.evicted, stats.written) == (3, 6, 9)
+    assert (memory.read(_keys(6), 9).ids >= 0).sum(1).tolist() == [3] * 6
+    memory.write(_keys(6), _values(6), time=21.0)
+    assert memory.stats().entries == 9
+    assert (memory.read(_keys(6), 1).scores > 0.999999).all()
+
+
+def test_reading_in_eval_mode_leaves_no_trace():
+    memory = _memory(8, capacity=9).eval()
+    memory.write(_keys(6), _values(6), time=0.0)
+    before = {name: table.clone() for name, table in memory.state_dict().items()}
+    assert (memory.read(_keys(6), 1).scores > 0.999999).all()
+    assert all(table.equal(before[name]) for name, table in memory.state_dict().items())
+    memory.train().read(_keys(6), 1)
+    assert memory.stats().queries == 6
+    assert memory.ledger.recalls[:6].tolist() == [1] * 6
 
 
 def test_a_likeness_below_recall_above_recalls_nothing():
-    memory = _memory(capacity=2, recall_above=0.95)
-    ids = memory.write(_angles(0, 90), _values(2), time=0.0)
-    memory.read(_angles(30), 1)
-    memory.write(_angles(180), _values(1), time=1.0)
-    assert int(ids[0]) not in _held(memory)
+    memory = _memory(recall_above=0.95)
+    memory.write(_angles(0, 90), _values(2), time=0.0)
+    memory.read(_angles(30, 85), 1)
+    assert memory.ledger.recalls[:2].tolist() == [0, 1]
 
 
 def test_more_keys_than_the_capacity_in_one_write_leave_the_last():
@@ -145,13 +188,13 @@ def test_a_copy_lives_on_its_own():
     assert (other.read(_keys(20), 1).scores > 0.999999).all()
 
 
-def test_a_cast_model_keeps_time_and_finds():
-    memory = _memory(8, capacity=30).to(torch.float64)
-    memory.write(_keys(4), _values(4).double(), time=123456.789)
-    found = memory.read(_keys(4).double(), 1)
-    assert found.values[:, 0].equal(_values(4).double())
+def test_a_model_that_is_cast_leaves_its_memory_as_it_is():
+    memory = _memory(8, capacity=30)
+    memory.write(_keys(4), _values(4), time=123456.789)
+    torch.nn.Sequential(memory).to(torch.bfloat16)
+    assert memory.read(_keys(4).bfloat16(), 1).values[:, 0].equal(_values(4))
     with pytest.raises(ArgumentError, match=r"from 123456\.789"):
-        memory.write(_keys(4), _values(4).double(), time=123456.0)
+        memory.write(_keys(4), _values(4), time=123456.0)
 
 
 def test_a_consolidation_that_fails_leaves_the_old_memory(monkeypatch):
@@ -171,13 +214,14 @@ def test_a_consolidation_that_fails_leaves_the_old_memory(monkeypatch):
     assert memory.stats().entries == 25
 
 
-def test_bytes_are_those_of_all_tables_and_of_the_graph():
+def test_bytes_are_those_of_all_tables_and_of_the_graph_and_are_bounded():
     memory = _memory(8, capacity=30)
-    assert memory.stats().n_bytes == 30 * (4 * 8 + 4 * 3 + 8 + 8) + 5 * 8 + 8
+    whole = sum(table.nbytes for table in memory.state_dict().values())
+    assert memory.stats().n_bytes == whole > 30 * (4 * 8 + 4 * 3 + 8)
     graph = _memory(8, capacity=30, search="approximate")
     graph.write(_keys(30), _values(30), time=0.0)
     full = graph.stats().n_bytes
-    assert full > memory.stats().n_bytes + 30 * 4 * 8
+    assert full > whole + 30 * 4 * 8
     graph.write(_keys(300), _values(300), time=0.0)
     assert graph.stats().n_bytes < 1.5 * full
 
@@ -187,7 +231,8 @@ def test_bytes_are_those_of_all_tables_and_of_the_graph():
     [
         ({"capacity": 0}, "capacity is 0, allowed is >= 1"),
         ({"d_key": 0}, "d_key is 0"),
-        ({"merge_above": 1.5}, r"merge_above is 1\.5, allowed is a cosine"),
+        ({"forget_below": -0.1}, r"forget_below is -0\.1, allowed is 0 to 1"),
+        ({"merge_above": 1.5}, r"merge_above is 1\.5, allowed is -1 to 1"),
     ],
 )
 def test_options_out_of_range_are_refused(options, says):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-import struct
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from helix_kernel.errors import ArgumentError, InputError
 from helix_kernel.memory import Report, Retrieved, Stats
 from helix_topo.free_slots import FreeSlots
+from helix_topo.host import HostModule
+from helix_topo.ledger import Ledger
 from helix_topo.search.exact import ExactIndex
 
 if TYPE_CHECKING:
@@ -26,32 +28,34 @@ _COUNTS = ("serial", "written", "queries", "merged", "evicted")
 _ROUNDING = 1e-5
 
 
-class Vectors(nn.Module):
+class Vectors(HostModule):
     """Keys and values as vectors; the score of an entry is the cosine of its key and the query.
 
-    Its tables are buffers, so that they move, are saved and are loaded with a model that holds it; the graph
-    of `search="approximate"` is then built again from them, in the order in which entries were written.
-    `state` holds the graph itself.
+    Its tables are buffers, so that they are saved and loaded with a model that holds it; the graph of
+    `search="approximate"` is then built again from them, in the order in which entries were written. `state`
+    holds the graph itself. Tables stay in the host's memory.
 
     An entry counts as recalled when it is the first that a query finds and at least as like as
-    `recall_above`, when a key is merged into it, and when `recalled` says so.
+    `recall_above`, when a key is merged into it, and when `recalled` says so. In eval mode (`Module.eval`)
+    reading counts nothing and recalls nothing.
 
     Args:
         d_key: Length of a key.
         d_value: Length of a value.
         capacity: Most entries.
-        eviction: Builds what decides which entry gives way, given `capacity`; None for the least recently
-            recalled.
+        eviction: Builds what decides which entry gives way, given `capacity`; None for the one of the lowest
+            retrievability, found by comparing all.
         search: "exact" compares a query with all keys, "approximate" walks a graph of neighbours.
         n_neighbors: Neighbours of a key in that graph.
         n_tried: Candidates that a walk keeps; more find more and take longer.
         merge_above: Cosine from which on a key that is written becomes part of the entry most like it, whose
             value is then the mean of all that went into it; None to keep all apart.
         recall_above: Cosine from which on a query recalls what it finds first.
+        forget_below: Retrievability below which `consolidate` removes an entry; 0 to keep all.
         value_dtype: Of the values that are written and read.
 
     Raises:
-        ArgumentError: A size or a cosine is out of range.
+        ArgumentError: A size, a cosine or a probability is out of range.
     """
 
     keys: Tensor
@@ -59,7 +63,6 @@ class Vectors(nn.Module):
     ids: Tensor
     weights: Tensor
     counts: Tensor
-    clock: Tensor
 
     def __init__(
         self,
@@ -73,25 +76,28 @@ class Vectors(nn.Module):
         n_tried: int = 64,
         merge_above: float | None = None,
         recall_above: float = 0.9,
+        forget_below: float = 0.0,
         value_dtype: Literal["float32", "float64", "float16", "bfloat16"] = "float32",
     ) -> None:
         super().__init__()
-        _check_options(d_key, d_value, capacity, merge_above, recall_above)
+        _check_sizes({"d_key": d_key, "d_value": d_value, "capacity": capacity})
+        _check_range({"merge_above": merge_above, "recall_above": recall_above}, -1, 1)
+        _check_range({"forget_below": forget_below}, 0, 1)
         self.d_key, self.d_value, self.capacity = d_key, d_value, capacity
         self.value_dtype: torch.dtype = getattr(torch, value_dtype)
         self._merge_above, self._recall_above = merge_above, recall_above
+        self._forget_below = forget_below
         self._make_index: Callable[[], Index] = ExactIndex
         if search == "approximate":
             self._make_index = _approximate(d_key, n_neighbors, n_tried)
         self._index = self._make_index()
-        self._policy = (eviction or _Recency)(capacity=capacity)
+        self._policy = None if eviction is None else eviction(capacity=capacity)
+        self.ledger = Ledger(capacity)
         self.register_buffer("keys", torch.zeros(capacity, d_key))
         self.register_buffer("values", torch.zeros(capacity, d_value, dtype=self.value_dtype))
         self.register_buffer("ids", torch.full((capacity,), -1))
         self.register_buffer("weights", torch.zeros(capacity, dtype=torch.int64))
         self.register_buffer("counts", torch.zeros(len(_COUNTS), dtype=torch.int64))
-        # The bits of a float64: a model that is cast to another floating dtype must not change the time.
-        self.register_buffer("clock", torch.tensor(_bits(-math.inf)))
         self._free = FreeSlots(self.ids >= 0)
         self.register_load_state_dict_post_hook(Vectors._restore)  # type: ignore[no-untyped-call]  # torch's
 
@@ -106,13 +112,13 @@ class Vectors(nn.Module):
             ArgumentError: A shape or dtype does not fit, a key is not finite, or `time` runs backwards.
         """
         self._check_written(keys, values, time)
-        self.clock.fill_(_bits(time))
-        keys, values = self._unit(keys), values.to(self.values.device)
+        self.ledger.added([], time)
+        keys, values = self._unit(keys), values.cpu()
         self._count("written", len(keys))
         if self._merge_above is None:
-            return self._insert(keys, values)
+            return self._insert(keys, values, time)
         chunks = zip(torch.split(keys, _CHUNK), torch.split(values, _CHUNK), strict=True)
-        return torch.cat([self.ids[:0], *(self._merge_or_insert(*chunk) for chunk in chunks)])
+        return torch.cat([self.ids[:0], *(self._merge_or_insert(*chunk, time) for chunk in chunks)])
 
     @torch.no_grad()
     def read(self, queries: Tensor, k: int) -> Retrieved:
@@ -125,8 +131,9 @@ class Vectors(nn.Module):
         if k < 1:
             raise ArgumentError(f"vectors: k is {k}, allowed is >= 1")
         slots, scores = self._index.find(self._unit(queries), self.keys, self.ids, k)
-        self._count("queries", len(queries))
-        self._recall(slots[:, 0][scores[:, 0] >= self._recall_above], correct=True)
+        if self.training:
+            self._count("queries", len(queries))
+            self._recall(slots[:, 0][scores[:, 0] >= self._recall_above], self._time(), correct=True)
         known = slots >= 0
         taken = slots.clamp(min=0)
         return Retrieved(
@@ -146,26 +153,30 @@ class Vectors(nn.Module):
         slots = ids.clamp(min=0) % self.capacity
         there = (ids >= 0) & (self.ids[slots] == ids)
         for right in (True, False):
-            self._recall(slots[there & (correct == right)], correct=right)
+            self._recall(slots[there & (correct == right)], self._time(), correct=right)
 
     @torch.no_grad()
     def consolidate(self) -> Report:
-        """Build the graph of neighbours anew, without traces of what is no more; no entry is lost.
+        """Remove what is below `forget_below`, and build the graph of neighbours anew, without its traces.
 
-        The old graph serves until the new one is whole.
+        The old memory serves until the new graph is whole.
         """
+        faint = (self.ids >= 0).numpy() & (self.ledger.retrievability(self._time()) < self._forget_below)
+        removed = torch.from_numpy(faint)
         index = self._make_index()
-        slots = _by_age(self.ids)
+        slots = _by_age(torch.where(removed, -1, self.ids))
         index.added(slots, self.keys[slots])
+        report = Report(removed=tuple(self.ids[removed].tolist()))
+        self._remove(removed.nonzero().flatten())
         self._index = index
-        return Report()
+        return report
 
     def state(self) -> dict[str, Any]:
         """Return all that the memory must remember, as copies."""
         return {
             "options": self._options(),
             "tables": {name: table.clone() for name, table in self.named_buffers()},
-            "policy": self._policy.state(),
+            "policy": None if self._policy is None else self._policy.state(),
             "index": self._index.state(),
         }
 
@@ -184,7 +195,8 @@ class Vectors(nn.Module):
                 )
         index = self._make_index()
         index.load_state(state["index"])
-        self._policy.load_state(state["policy"])
+        if self._policy is not None:
+            self._policy.load_state(state["policy"])
         for name, table in self.named_buffers():
             table.copy_(state["tables"][name])
         self._index, self._free = index, FreeSlots(self.ids >= 0)
@@ -203,15 +215,22 @@ class Vectors(nn.Module):
         self._free = FreeSlots(self.ids >= 0)
         self.consolidate()
 
-    def _insert(self, keys: Tensor, values: Tensor) -> Tensor:
-        slots = torch.tensor(self._slots(len(keys)), dtype=torch.int64, device=self.ids.device)
-        serials = int(self.counts[_COUNTS.index("serial")]) + torch.arange(len(keys), device=slots.device)
+    def _insert(self, keys: Tensor, values: Tensor, time: float) -> Tensor:
+        ids = [self.ids[:0]]
+        while len(keys):
+            count = min(len(keys), len(self._free) or self.capacity)
+            ids.append(self._put(keys[:count], values[:count], self._slots(count, time)))
+            keys, values = keys[count:], values[count:]
+        return torch.cat(ids)
+
+    def _put(self, keys: Tensor, values: Tensor, slots: Tensor) -> Tensor:
+        serials = int(self.counts[_COUNTS.index("serial")]) + torch.arange(len(keys))
         self._count("serial", len(keys))
         # So that an id leads to its slot, and later ids are larger.
-        ids = torch.where(slots < 0, -1, serials * self.capacity + slots)
+        ids = serials * self.capacity + slots
         # Of keys that came to one slot, since a later one took an earlier one's, the last is there.
-        rows = {slot: row for row, slot in enumerate(slots.tolist()) if slot >= 0}
-        last = torch.tensor(list(rows.values()), dtype=torch.int64, device=slots.device)
+        rows = {slot: row for row, slot in enumerate(slots.tolist())}
+        last = torch.tensor(list(rows.values()))
         slots, now = slots[last], keys[last]
         self._index.removed(slots[self.ids[slots] >= 0])
         self.keys[slots], self.values[slots], self.ids[slots] = now, values[last], ids[last]
@@ -219,20 +238,42 @@ class Vectors(nn.Module):
         self._index.added(slots, now)
         return ids
 
-    def _slots(self, count: int) -> list[int]:
-        """Take a slot for each of so many new entries, those of evicted ones where none is free."""
-        time = self._time()
-        slots = self._free.take(count)
-        self._policy.added(slots, time)
-        for _ in range(count - len(slots)):
-            slot = self._policy.victim(time)
-            self._policy.forgotten([slot])
-            self._policy.added([slot], time)
-            slots.append(slot)
-            self._count("evicted", 1)
-        return slots
+    def _slots(self, count: int, time: float) -> Tensor:
+        """Begin so many entries in free slots, if there are any, or in those of entries that give way."""
+        if len(self._free):
+            slots = self._free.take(count)
+            self._begin(slots, time)
+        elif self._policy is None:
+            order = np.lexsort((self.ids.numpy(), self.ledger.retrievability(time)))
+            slots = order[:count].tolist()
+            self._begin(slots, time)
+            self._count("evicted", count)
+        else:
+            slots = [self._replaced(time) for _ in range(count)]
+        return torch.tensor(slots)
 
-    def _merge_or_insert(self, keys: Tensor, values: Tensor) -> Tensor:
+    def _replaced(self, time: float) -> int:
+        assert self._policy is not None
+        slot: int = self._policy.victim(time)
+        self._policy.forgotten([slot])
+        self._begin([slot], time)
+        self._count("evicted", 1)
+        return slot
+
+    def _begin(self, slots: list[int], time: float) -> None:
+        self.ledger.added(slots, time)
+        if self._policy is not None:
+            self._policy.added(slots, time)
+
+    def _remove(self, slots: Tensor) -> None:
+        self.ids[slots] = -1
+        self.ledger.forgotten(slots.numpy())
+        if self._policy is not None:
+            self._policy.forgotten(slots.tolist())
+        self._free.give_back(slots.tolist())
+        self._count("evicted", len(slots))
+
+    def _merge_or_insert(self, keys: Tensor, values: Tensor, time: float) -> Tensor:
         """Write one key after another; what all of them find at first is looked up together."""
         assert self._merge_above is not None
         found, scores = self._index.find(keys, self.keys, self.ids, 1)
@@ -245,32 +286,34 @@ class Vectors(nn.Module):
                 again, likest = self._index.find(keys[row : row + 1], self.keys, self.ids, 1)
                 slot, score = int(again), float(likest)
             if score >= self._merge_above:
-                self._merge(slot, values[row])
+                self._merge(slot, values[row], time)
             else:
-                slot = int(self._insert(keys[row : row + 1], values[row : row + 1])) % self.capacity
+                slot = int(self._insert(keys[row : row + 1], values[row : row + 1], time)) % self.capacity
                 changed.add(slot)
                 new.append(row)
             ids.append(int(self.ids[slot]))
-        return torch.tensor(ids, device=self.ids.device)
+        return torch.tensor(ids)
 
-    def _merge(self, slot: int, value: Tensor) -> None:
+    def _merge(self, slot: int, value: Tensor, time: float) -> None:
         self.weights[slot] += 1
         self.values[slot] += (value - self.values[slot]) / self.weights[slot]
         self._count("merged", 1)
-        self._policy.recalled([slot], self._time(), correct=True)
+        self._recall(torch.tensor([slot]), time, correct=True)
 
-    def _recall(self, slots: Tensor, *, correct: bool) -> None:
+    def _recall(self, slots: Tensor, time: float, *, correct: bool) -> None:
         if len(slots):
-            self._policy.recalled(slots.tolist(), self._time(), correct=correct)
+            self.ledger.recalled(slots.numpy(), time, correct=correct)
+            if self._policy is not None:
+                self._policy.recalled(slots.tolist(), time, correct=correct)
 
     def _count(self, name: str, count: int) -> None:
         self.counts[_COUNTS.index(name)] += count
 
     def _time(self) -> float:
-        return _time_of(int(self.clock))
+        return float(self.ledger.clock)
 
     def _unit(self, keys: Tensor) -> Tensor:
-        return normalize(keys.to(self.keys.device, self.keys.dtype), dim=1)
+        return normalize(keys.cpu().float(), dim=1)
 
     def _options(self) -> dict[str, Any]:
         names = ("d_key", "d_value", "capacity")
@@ -290,36 +333,6 @@ class Vectors(nn.Module):
             )
 
 
-class _Recency:
-    """Evicts what was recalled least recently."""
-
-    def __init__(self, capacity: int) -> None:
-        self._now = 0
-        self._used = torch.full((capacity,), -1)
-
-    def added(self, slots: list[int], _: float) -> None:
-        for slot in slots:
-            self._now += 1
-            self._used[slot] = self._now
-
-    def recalled(self, slots: list[int], time: float, *, correct: bool) -> None:
-        if correct:
-            self.added(slots, time)
-
-    def forgotten(self, slots: list[int]) -> None:
-        self._used[slots] = -1
-
-    def victim(self, _: float) -> int:
-        return int(torch.where(self._used < 0, self._now + 1, self._used).argmin())
-
-    def state(self) -> dict[str, Any]:
-        return {"used": self._used.clone(), "now": self._now}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        self._used.copy_(state["used"])
-        self._now = state["now"]
-
-
 def _approximate(d_key: int, n_neighbors: int, n_tried: int) -> Callable[[], Index]:
     from helix_topo.search.approximate import ApproximateIndex
 
@@ -332,15 +345,16 @@ def _by_age(ids: Tensor) -> Tensor:
     return slots[ids[slots].argsort()]
 
 
-def _check_options(
-    d_key: int, d_value: int, capacity: int, merge_above: float | None, recall_above: float
-) -> None:
-    for name, size in {"d_key": d_key, "d_value": d_value, "capacity": capacity}.items():
+def _check_sizes(sizes: dict[str, int]) -> None:
+    for name, size in sizes.items():
         if size < 1:
             raise ArgumentError(f"vectors: {name} is {size}, allowed is >= 1")
-    for name, cosine in {"merge_above": merge_above, "recall_above": recall_above}.items():
-        if cosine is not None and not -1 <= cosine <= 1:
-            raise ArgumentError(f"vectors: {name} is {cosine}, allowed is a cosine, -1 to 1")
+
+
+def _check_range(numbers: dict[str, float | None], least: float, most: float) -> None:
+    for name, number in numbers.items():
+        if number is not None and not least <= number <= most:
+            raise ArgumentError(f"vectors: {name} is {number}, allowed is {least} to {most}")
 
 
 def _check_vectors(name: str, vectors: Tensor, width: int) -> None:
@@ -351,13 +365,3 @@ def _check_vectors(name: str, vectors: Tensor, width: int) -> None:
         )
     if not bool(vectors.isfinite().all()):
         raise ArgumentError(f"vectors: {name} hold infinite or undefined numbers, allowed are finite ones")
-
-
-def _bits(time: float) -> int:
-    bits: int = struct.unpack("<q", struct.pack("<d", time))[0]
-    return bits
-
-
-def _time_of(bits: int) -> float:
-    time: float = struct.unpack("<d", struct.pack("<q", bits))[0]
-    return time

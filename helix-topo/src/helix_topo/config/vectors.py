@@ -33,6 +33,9 @@ class VectorsConfig:
     recall_above: float = option(
         0.9, help="Cosine from which on a query counts as a recall of what it finds first", ge=-1, le=1
     )
+    forget_below: float = option(
+        0.0, help="Retrievability below which a consolidation removes an entry; 0 keeps all", ge=0, le=1
+    )
     value_dtype: Literal["float32", "float64", "float16", "bfloat16"] = option(
         "float32", help="Of the values"
     )
