@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from helix_topo.prediction import Prediction
 
 
+# How far tiers are trusted before anything is learned: those above see what motifs and the model do not.
+_PRIORS, _PRIOR = {"motifs": 0.3}, 0.03
+
+
 class Hierarchy(nn.Module):
     """Motifs, and above them cycles, stable cores and vectors, as far as they are wanted.
 
@@ -68,7 +72,11 @@ class Hierarchy(nn.Module):
             self.vectors = NearestSymbols(tier, vocab_size, k=k, sharpness=sharpness, surprise=surprise)
         tiers = {"motifs": self.motifs, "cycles": self.cycles, "cores": self.cores, "vectors": self.vectors}
         self.mixings = nn.ModuleDict(
-            {name: Mixing(tier.n_buckets) for name, tier in tiers.items() if tier is not None}
+            {
+                name: Mixing(tier.n_buckets, prior=_PRIORS.get(name, _PRIOR))
+                for name, tier in tiers.items()
+                if tier is not None
+            }
         )
 
     def init_state(self, batch_size: int) -> Tensor:

@@ -12,7 +12,7 @@ from helix_topo.host import HostModule
 if TYPE_CHECKING:
     from helix_topo.prediction import Prediction
 
-_PRIOR, _STRENGTH = 0.2, 4.0
+_STRENGTH = 4.0
 
 
 class Mixing(HostModule):
@@ -25,6 +25,7 @@ class Mixing(HostModule):
 
     Args:
         n_buckets: The tier's buckets; in bucket 0 it knows nothing.
+        prior: λ of a class that has not been met, which counts as much as four places.
         n_levels: Levels of sureness of each side.
         memory: Places after which a class forgets old ones as fast as new ones come.
     """
@@ -32,11 +33,13 @@ class Mixing(HostModule):
     trust: Tensor
     taught: Tensor
 
-    def __init__(self, n_buckets: int, *, n_levels: int = 6, memory: int = 20_000) -> None:
+    def __init__(
+        self, n_buckets: int, *, prior: float = 0.03, n_levels: int = 6, memory: int = 20_000
+    ) -> None:
         super().__init__()
         self.n_levels, self.memory = n_levels, memory
         n_classes = n_buckets * n_levels * n_levels
-        self.register_buffer("trust", torch.full((n_classes,), _PRIOR))
+        self.register_buffer("trust", torch.full((n_classes,), prior))
         self.register_buffer("taught", torch.zeros(n_classes))
 
     def mixed(self, p: Tensor, prediction: Prediction) -> Tensor:
