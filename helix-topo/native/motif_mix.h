@@ -31,10 +31,10 @@ typedef struct {
     const uint16_t *first_counts;  // of the last symbol, or NULL
     // What was found and what there is to learn of it.
     uint8_t *slot[MOST_ORDERS];
-    int64_t n_lessons, lesson[MOST_ORDERS + 2];
-    double responsible[MOST_ORDERS + 2];
+    int64_t n_lessons, lesson[2 * MOST_ORDERS + 2];
+    double responsible[2 * MOST_ORDERS + 2];
     int64_t known, best, bin, run;  // known: the longest of the orders found, from 1; run: of hits before
-    double share;
+    double share, certain;  // certain: how likely the likeliest symbol is
 } Place;
 
 static inline double base_of(const Place *at, int64_t symbol) {
@@ -71,8 +71,14 @@ static inline int64_t run_level(const Place *at) {
 }
 
 // Buckets of trust: 0 to 31 for the symbols' own frequencies, 32 to 63 for the dense first order, then each
-// order's by total, distinct symbols, and how likely shorter contexts make its first symbol.
-enum { DENSE_LIMIT = 4096, DENSE_BUCKETS = 64, ORDER_BUCKETS = TOTALS * DISTINCTS * LEVELS * RUNS };
+// order's by total, distinct symbols, how likely shorter contexts make its first symbol, and the run of hits; then
+// each order's for symbols other than the likeliest, by whether that one is among the context's.
+enum {
+    DENSE_LIMIT = 4096,
+    DENSE_BUCKETS = 64,
+    ORDER_BUCKETS = TOTALS * DISTINCTS * LEVELS * RUNS,
+    OTHER_BUCKETS = TOTALS * DISTINCTS * LEVELS * 2,
+};
 
 static inline int64_t log2_of(uint64_t n) { return n ? 64 - __builtin_clzll(n) : 0; }
 
@@ -130,10 +136,8 @@ static inline void blend(Place *at, int64_t k, int64_t next) {
         at->best = symbols[0];
 }
 
-// The likeliest symbol's probability becomes nearer to how often such a one came.
+// How likely the likeliest symbol is: half of it what the blend says, half how often such a one came.
 static inline void refine(Place *at) {
-    const Motifs *m = at->motifs;
-    if (at->best < 0) return;
     double p = probability(at, at->best);
     p = p < 1e-4 ? 1e-4 : p > 1 - 1e-4 ? 1 - 1e-4 : p;
     double where = (log(p / (1 - p)) / 9.21034 + 1) * (BINS - 1) / 2;
@@ -141,10 +145,49 @@ static inline void refine(Place *at) {
     bin = bin > BINS - 2 ? BINS - 2 : bin;
     at->share = where - (double)bin;
     at->bin = (at->known * RUNS + run_level(at)) * BINS + bin;
-    double learned = (1 - at->share) * m->refined[at->bin] + at->share * m->refined[at->bin + 1];
-    double wanted = (p + learned) / 2;
-    double now = probability(at, at->best);
-    if (now > 1 - 1e-6) return;
-    at->scale *= (1 - wanted) / (1 - now);
-    add(at, at->best, wanted - probability(at, at->best));
+    const float *refined = at->motifs->refined + at->bin;
+    at->certain = (p + (1 - at->share) * refined[0] + at->share * refined[1]) / 2;
+}
+
+// Blends in what followed one context other than the likeliest symbol. Trust is learned of the places where that
+// one did not come: they know another trust than all places.
+static inline void blend_others(Place *at, int64_t k, int64_t next) {
+    const Motifs *m = at->motifs;
+    int64_t width = m->tables[m->table_of[k]].width, total = 0, distinct = 0, has = 0, first = -1, own = 0;
+    const uint16_t *symbols = slot_symbols(at->slot[k]);
+    const uint8_t *counts = slot_counts(at->slot[k], width);
+    int64_t n = 0;
+    for (; n < width && counts[n]; n++) {
+        if (symbols[n] == at->best) {
+            has = 1;
+            continue;
+        }
+        if (first < 0) first = symbols[n];
+        if (symbols[n] == next) own = counts[n];
+        total += counts[n], distinct++;
+    }
+    if (!total) return;
+    int64_t level = level_of(total) * DISTINCTS + (distinct < DISTINCTS ? distinct : DISTINCTS) - 1;
+    int64_t bucket = DENSE_BUCKETS + m->n_orders * ORDER_BUCKETS + k * OTHER_BUCKETS;
+    bucket += (level * LEVELS + likelihood_of(probability(at, first))) * 2 + has;
+    double trust = m->trust[bucket], each = trust / (double)total;
+    if (next >= 0) learn_at(at, bucket, probability(at, next), (double)own / (double)total, trust);
+    at->scale *= 1 - trust;
+    for (int64_t i = 0; i < n; i++)
+        if (symbols[i] != at->best) add(at, symbols[i], each * counts[i]);
+}
+
+// Makes `probability` that of each symbol, given that the likeliest does not come.
+static inline void blend_all_others(Place *at, int64_t next) {
+    double others = 1 - base_of(at, at->best);
+    at->now++, at->scale = 1;
+    at->uniform /= others, at->zero /= others, at->first /= others;
+    for (int64_t k = 0; k < at->motifs->n_orders; k++)
+        if (at->slot[k]) blend_others(at, k, next);
+}
+
+// How likely a symbol is; of others than the likeliest only after `blend_all_others`.
+static inline double expected(const Place *at, int64_t symbol) {
+    if (at->best < 0 || at->motifs->longest) return probability(at, symbol);
+    return symbol == at->best ? at->certain : (1 - at->certain) * probability(at, symbol);
 }

@@ -72,7 +72,8 @@ static void find_slots(Place *at, const uint64_t *hashes) {
         at->slot[k] = hashes[k] ? slot_find(&m->tables[m->table_of[k]], hashes[k]) : 0;
 }
 
-static void read_place(Place *at, const uint64_t *hashes, int64_t last, int64_t next) {
+// all: whether the probabilities of all symbols are wanted, and not only of `next`.
+static void read_place(Place *at, const uint64_t *hashes, int64_t last, int64_t next, int all) {
     const Motifs *m = at->motifs;
     begin(at, last, next);
     find_slots(at, hashes);
@@ -84,7 +85,9 @@ static void read_place(Place *at, const uint64_t *hashes, int64_t last, int64_t 
         else if (slot_total(&m->tables[m->table_of[k]], at->slot[k]) >= m->min_count) longest = k;
     }
     if (longest >= 0) blend(at, longest, next);
-    if (!m->longest) refine(at);
+    if (m->longest || at->best < 0) return;
+    refine(at);
+    if (all || (next >= 0 && next != at->best)) blend_all_others(at, next != at->best ? next : -1);
 }
 
 static void write_dense(Motifs *m, int64_t last, int64_t next) {
@@ -106,7 +109,7 @@ static void write_place(Motifs *m, Place *at, const uint64_t *hashes, int64_t la
     m->counters[C_PLACES]++;
     m->rules.tick = (uint32_t)(m->counters[C_PLACES] / m->places_a_tick);
     m->rules.dither = (uint32_t)((uint64_t)m->counters[C_PLACES] * 0x9E3779B1u >> 8);
-    write_dense(m, last, next);
+    if (!deepest) write_dense(m, last, next);
     for (int64_t k = deepest; k < m->n_orders; k++) {
         if (!hashes[k]) continue;
         const SlotTable *table = &m->tables[m->table_of[k]];
@@ -161,12 +164,12 @@ static void learn_all(Motifs *m, Notes *notes) {
 
 static void tell(const Place *at, const uint64_t *hashes, int64_t next, const Told *told, int64_t i) {
     const Motifs *m = at->motifs;
-    if (told->bits && next >= 0) told->bits[i] = (float)-log2(probability(at, next));
+    if (told->bits && next >= 0) told->bits[i] = (float)-log2(expected(at, next));
     if (told->probabilities)
         for (int64_t v = 0; v < m->vocab_size; v++)
-            told->probabilities[i * m->vocab_size + v] = m->zero[m->vocab_size] ? (float)probability(at, v) : 0;
+            told->probabilities[i * m->vocab_size + v] = m->zero[m->vocab_size] ? (float)expected(at, v) : 0;
     if (told->bucket) {
-        double best = at->best < 0 ? 0 : probability(at, at->best);
+        double best = at->best < 0 ? 0 : expected(at, at->best);
         told->bucket[i] = m->zero[m->vocab_size] ? 1 + at->known * LEVELS + likelihood_of(best) : 0;
     }
     if (!told->motif) return;
@@ -197,7 +200,7 @@ static int64_t read_row(Motifs *m, Place *at, const Row *row, int64_t start, int
         for (int64_t i = first; i < stop; i++) {
             int64_t last = i < 0 ? -1 : row->ids[i], next = i + 1 < row->n ? row->ids[i + 1] : -1;
             const uint64_t *own = hashes[i - first];
-            read_place(at, own, last, next);
+            read_place(at, own, last, next, told->probabilities != 0);
             int64_t place = i - start + skip;
             if (place >= 0 && place < row->n - start) tell(at, own, next, told, place);
             at->run = at->best >= 0 && at->best == next ? at->run + (at->run < MOST_RUN) : 0;

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
 MOST_RUN, MOST_COUNT, DENSE_LIMIT, RATE_LIMIT = 16, 60, 4096, 1000
 TOTALS = ((1, 1), (2, 2), (3, 3), (4, 4), (8, 6), (16, 12), (64, 30), (1 << 40, 100))
@@ -47,7 +47,10 @@ class ReferenceMotifs:
     Each context that is known blends what followed it into what shorter ones expect,
     p <- (1 - trust) p + trust * counts / total. Trust is learned by bucket as the running mean of how
     responsible the context was for what came, trust * own / blended: one step of expectation maximisation.
-    Last, the likeliest symbol's probability is moved half way to how often such a one came.
+    The likeliest symbol's probability is moved half way to how often such a one came; the others share what
+    that leaves by a second blend, from which the likeliest is left out, with trust that is learned where it
+    did not come. A symbol is counted after the contexts that had it, from the longest of these on: what
+    shorter ones are asked for is what longer ones do not know (update exclusion, Moffat 1990).
 
     Args:
         orders: Lengths of contexts, rising, from 1.
@@ -63,13 +66,13 @@ class ReferenceMotifs:
         self.slots: dict[tuple[int, ...], _Slot] = {}
         self.zero: Counter[int] = Counter()
         self.first: defaultdict[int, Counter[int]] = defaultdict(Counter)
-        self.trust: dict[Hashable, float] = {}
-        self.refined: dict[Hashable, float] = {}
-        self.taught: Counter[Hashable] = Counter()
+        self.trust: dict[tuple[Any, ...], float] = {}
+        self.refined: dict[tuple[Any, ...], float] = {}
+        self.taught: Counter[tuple[Any, ...]] = Counter()
         self.past: list[int] = []
         self.run, self.known, self.best = 0, 0, -1
         self.motif: tuple[int, ...] = ()
-        self.lessons: list[tuple[Hashable, list[float]]] = []
+        self.lessons: list[tuple[tuple[Any, ...], list[float]]] = []
         self.bins: list[tuple[Any, float]] = []
 
     def read(self) -> list[float]:
@@ -80,15 +83,21 @@ class ReferenceMotifs:
         if self.past:
             after = self.first[self.past[-1]]
             p = self._blended(p, after, ("first", after.total().bit_length()), 0.9)
+        base = p
         for k, context in enumerate(self._contexts()):
             if context in self.slots:
                 self.known = k + 1
                 p = self._with_slot(p, context)
-        return self._refined(p)
+        if self.best < 0:
+            return p
+        certain, others = self._refined(p[self.best]), self._others(base)
+        return [certain if v == self.best else (1 - certain) * q for v, q in enumerate(others)]
 
     def write(self, symbol: int) -> None:
         """Learn from the last reading, and remember what came."""
         for bucket, responsible in self.lessons:
+            if bucket[0] == "others" and symbol == self.best:
+                continue
             self.taught[bucket] = min(self.taught[bucket] + 1, RATE_LIMIT)
             trust = self.trust[bucket]
             trust += (responsible[symbol] - trust) / (self.taught[bucket] + 1.5)
@@ -125,7 +134,7 @@ class ReferenceMotifs:
         return p
 
     def _blended(
-        self, p: list[float], counts: Mapping[int, int], bucket: Hashable, first_trust: float
+        self, p: list[float], counts: Mapping[int, int], bucket: tuple[Any, ...], first_trust: float
     ) -> list[float]:
         total = sum(counts.values())
         if not total:
@@ -133,41 +142,57 @@ class ReferenceMotifs:
         trust = self.trust.setdefault(bucket, first_trust)
         own = [counts.get(v, 0) / total for v in range(self.vocab_size)]
         blended = [(1 - trust) * a + trust * b for a, b in zip(p, own, strict=True)]
-        self.lessons.append((bucket, [trust * a / b for a, b in zip(own, blended, strict=True)]))
+        self.lessons.append(
+            (bucket, [trust * a / b if a else 0.0 for a, b in zip(own, blended, strict=True)])
+        )
         return blended
 
-    def _refined(self, p: list[float]) -> list[float]:
-        if self.best < 0:
-            return p
-        now = p[self.best]
-        clipped = min(max(now, 1e-4), 1 - 1e-4)
-        where = (math.log(clipped / (1 - clipped)) / SPAN + 1) * (BINS - 1) / 2
+    def _others(self, base: list[float]) -> list[float]:
+        """Return the distribution of the next symbol, given that it is not the likeliest."""
+        p = [q / (1 - base[self.best]) if v != self.best else 0 for v, q in enumerate(base)]
+        for context in self._contexts():
+            pairs = dict(self.slots[context].pairs) if context in self.slots else {}
+            has = pairs.pop(self.best, 0) > 0
+            if pairs:
+                likelihood = sum(p[next(iter(pairs))] > bound for bound in LIKELIHOODS)
+                total = sum(pairs.values())
+                level = next(i for i, (most, _) in enumerate(TOTALS) if total <= most)
+                p = self._blended(
+                    p, pairs, ("others", len(context), level, min(len(pairs), 4), likelihood, has), 0.5
+                )
+        return p
+
+    def _refined(self, p: float) -> float:
+        p = min(max(p, 1e-4), 1 - 1e-4)
+        where = (math.log(p / (1 - p)) / SPAN + 1) * (BINS - 1) / 2
         first = min(int(where), BINS - 2)
         parts = ((first, 1 - (where - first)), (first + 1, where - first))
         self.bins = [((self.known, self._run_level(), number), share) for number, share in parts]
         learned = sum(share * self.refined.setdefault(key, _even(key[2])) for key, share in self.bins)
-        if now > 1 - 1e-6:
-            return p
-        wanted = (clipped + learned) / 2
-        return [wanted if v == self.best else q * (1 - wanted) / (1 - now) for v, q in enumerate(p)]
+        return (p + learned) / 2
 
     def _run_level(self) -> int:
         return 0 if self.run < 1 else 1 if self.run < 4 else 2 if self.run < MOST_RUN else 3
 
     def _count(self, symbol: int) -> None:
+        contexts = self._contexts()
+        having = [
+            k for k, c in enumerate(contexts) if c in self.slots and symbol in dict(self.slots[c].pairs)
+        ]
+        deepest = max(having, default=0)
+        if deepest == 0:
+            self._count_dense(symbol)
+        for context in contexts[deepest:]:
+            width = next(w for most, w in ((2, 20), (4, 9), (8, 4), (1 << 40, 1)) if len(context) <= most)
+            self.slots.setdefault(context, _Slot(width)).add(symbol)
+
+    def _count_dense(self, symbol: int) -> None:
         self.zero[symbol] += 1
         if self.past:
             after = self.first[self.past[-1]]
             after[symbol] += 1
             if after.total() >= DENSE_LIMIT:
                 self.first[self.past[-1]] = Counter({v: n - n // 2 for v, n in after.items()})
-        contexts = self._contexts()
-        having = [
-            k for k, c in enumerate(contexts) if c in self.slots and symbol in dict(self.slots[c].pairs)
-        ]
-        for context in contexts[max(having, default=0) :]:
-            width = next(w for most, w in ((2, 20), (4, 9), (8, 4), (1 << 40, 1)) if len(context) <= most)
-            self.slots.setdefault(context, _Slot(width)).add(symbol)
 
 
 def _even(number: int) -> float:

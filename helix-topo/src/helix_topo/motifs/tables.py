@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MOST_ORDERS, MOST_RUN = 16, 16
 N_TOTALS, N_DISTINCTS, N_LEVELS, N_RUNS, N_BINS = 8, 4, 12, 4, 33
 _DENSE_BUCKETS = 64
+_N_OF_ORDER = N_TOTALS * N_DISTINCTS * N_LEVELS * (N_RUNS + 2)
 _LEAST = 1 << 14  # bytes of slots, below which a bucket or two would be all
 _TICKS, _CLASSES = 2048, 32
 _BUCKET_TOTALS = (1, 2, 3, 4, 6, 12, 30, 100)
@@ -126,7 +127,7 @@ class Tables:
             "first": torch.zeros(n_first, self.vocab_size, dtype=torch.int16),
             "first_total": torch.zeros(n_first, dtype=torch.int32),
             "trust": torch.from_numpy(self._first_trust()),
-            "taught": torch.zeros(_DENSE_BUCKETS + len(self._hashed()) * _per_order(), dtype=torch.int32),
+            "taught": torch.zeros(_DENSE_BUCKETS + len(self._hashed()) * _N_OF_ORDER, dtype=torch.int32),
             "refined": torch.from_numpy(_identity()).repeat(len(self._hashed()) + 1, N_RUNS, 1),
             "counters": torch.zeros(len(COUNTERS), dtype=torch.int64),
             "slots": torch.zeros(n_slots, dtype=torch.uint8),
@@ -185,7 +186,7 @@ class Tables:
         """Return the bytes of all tables but the slots."""
         n = len(self._hashed())
         dense = 2 * self.vocab_size * (self.vocab_size + 2) if self._is_dense() else 0
-        learned = 8 * (_DENSE_BUCKETS + n * _per_order()) + 4 * (n + 1) * N_RUNS * N_BINS
+        learned = 8 * (_DENSE_BUCKETS + n * _N_OF_ORDER) + 4 * (n + 1) * N_RUNS * N_BINS
         return 4 * (self.vocab_size + 1) + dense + learned + 8 * len(COUNTERS)
 
     def _first_trust(self) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -193,7 +194,9 @@ class Tables:
         totals, distinct = np.array(_BUCKET_TOTALS)[:, None], np.arange(N_DISTINCTS) + 1
         of_order = np.repeat((totals / (totals + distinct)).ravel(), N_LEVELS * N_RUNS)
         dense = np.full(_DENSE_BUCKETS, 0.9)
-        return np.concatenate([dense, *[of_order] * len(self._hashed())]).astype(np.float32)
+        n = len(self._hashed())
+        others = np.full(n * N_TOTALS * N_DISTINCTS * N_LEVELS * 2, 0.5)
+        return np.concatenate([dense, *[of_order] * n, others]).astype(np.float32)
 
     def _rules(self) -> _SlotRules:
         halves, gains = _halves(), _gains(self.growth)
@@ -203,10 +206,6 @@ class Tables:
 
 def _shape_of(order: int) -> int:
     return next(index for index, shape in enumerate(_SHAPES) if order <= shape.longest)
-
-
-def _per_order() -> int:
-    return N_TOTALS * N_DISTINCTS * N_LEVELS * N_RUNS
 
 
 def _identity() -> np.ndarray[Any, np.dtype[np.float32]]:
