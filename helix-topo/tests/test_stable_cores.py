@@ -61,7 +61,7 @@ def test_a_recall_makes_the_half_life_longer_by_the_formula(tier):
         tier.write(key, value, time=time)
     s = 1.0
     for gap in (4, 0, 16):
-        s *= 1 + (math.exp(1 - (1 + 19 / 81 * gap / s) ** -0.5) - 1)
+        s *= 1 + 8 * (math.exp(1 - (1 + 19 / 81 * gap / s) ** -0.5) - 1)
     assert tier.rows.half_life[0].item() == pytest.approx(s)
     assert tier.rows.retrievability(20.0 + s)[0].item() == pytest.approx(0.9)
 

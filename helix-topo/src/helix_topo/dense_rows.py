@@ -9,20 +9,19 @@ import torch
 from torch.nn.functional import normalize, pad
 
 from helix_topo.host import HostModule
+from helix_topo.stability import Rule, retrievability, strengthened
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_DECAY = 19 / 81
-_GROWTH = 1.0
+_RULE = Rule()
 
 
 class DenseRows(HostModule):
     """Rows of a key, a value, how much went into them, and their half-life; all of it buffers.
 
-    The half-life S follows FSRS-4.5 (open-spaced-repetition; Ye et al., KDD 2022, on what it is fitted to):
-    after a time Δt a row is recalled with R = (1 + 19/81 · Δt / S)^(-1/2), which is 0.9 after Δt = S; and a
-    recall makes S to S · (1 + w (e^(1 - R) - 1)), here with w = 1. A row begins with S = 1.
+    The half-life is that of `helix_topo.stability`: it begins at 1 and grows with each recall, the more the
+    less likely that was.
 
     Args:
         capacity: Rows C.
@@ -87,12 +86,13 @@ class DenseRows(HostModule):
         """Make a row that of a new entry."""
         self.keys[row], self.values[row] = key, value
         self.ids[row], self.labels[row], self.weights[row] = entry, -1, 1
-        self.half_life[row], self.recalled_at[row] = 1.0, time
+        self.half_life[row], self.recalled_at[row] = _RULE.initial, time
 
     def merge(self, row: int, value: Tensor, *, time: float) -> None:
         """Recall a row, and make its value the mean of all that went into it."""
-        retrievability = self.retrievability(time)[row]
-        self.half_life[row] *= 1 + _GROWTH * (torch.exp(1 - retrievability) - 1)
+        before = self.half_life.numpy()[row : row + 1]
+        recalled = self.retrievability(time).numpy()[row : row + 1]
+        self.half_life[row] = float(strengthened(before, recalled, _RULE)[0])
         self.recalled_at[row] = time
         self.weights[row] += 1
         self.values[row] += (value - self.values[row]) / self.weights[row]
@@ -105,6 +105,6 @@ class DenseRows(HostModule):
 
     def retrievability(self, time: float) -> Tensor:
         """Return how likely each row (C,) float64 is to be recalled at a time; 0 where there is none."""
-        gap = time - self.recalled_at
-        held = (1 + _DECAY * gap / self.half_life.clamp(min=1e-300)).rsqrt()
-        return torch.where(self.ids >= 0, held, 0.0)
+        elapsed, taken = (time - self.recalled_at).numpy(), self.ids >= 0
+        half_life = torch.where(taken, self.half_life, 1.0).numpy()
+        return torch.where(taken, torch.from_numpy(retrievability(elapsed.clip(min=0), half_life)), 0.0)

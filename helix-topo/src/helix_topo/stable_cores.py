@@ -71,7 +71,7 @@ class StableCores(HostModule):
         merge_above: float = 0.8,
         core: int = 2,
         least: int = 3,
-        stable_from: float = 4.0,
+        stable_from: float = 16.0,
         budget: int = 1 << 20,
         n_read: int = 8,
         sharpness: float = 20.0,

@@ -41,7 +41,7 @@ class StableCoresConfig:
     core: int = option(2, help="Core number from which on an entry belongs to a core", ge=1)
     least: int = option(3, help="How often an arc must have been seen to count for that", ge=1)
     stable_from: float = option(
-        4.0, help="Half-life from which on an entry is stable, in the unit of time of writes", gt=0
+        16.0, help="Half-life from which on an entry is stable, in the unit of time of writes", gt=0
     )
     budget: int = option(1 << 20, help="Bytes that the arcs between entries may take", ge=1)
     n_read: int = option(8, help="How many entries a language model's prediction is made of", ge=1)
