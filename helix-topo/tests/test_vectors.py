@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
+import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.nn.functional import normalize
 
-from helix_kernel.errors import ArgumentError, InputError
+from helix_kernel import default_kernel
+from helix_kernel.errors import ArgumentError, ConfigError, InputError
 from helix_kernel.testing.memory_tiers import MemoryTierSuite
 from helix_topo.free_slots import FreeSlots
 from helix_topo.vectors import Vectors
@@ -251,6 +255,25 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(InputError, match=r"with d_key=2, allowed is 8"):
         _memory(8).load_state(memory.state())
     assert memory.stats().written == 0
+
+
+def test_it_is_built_by_config():
+    table = {"use": "vectors", "capacity": 9, "search": "approximate", "merge_above": 0.9}
+    memory = default_kernel().build("memory_tier", table, d_key=8, d_value=3)
+    memory.write(_keys(20), _values(20), time=0.0)
+    assert memory.stats().entries <= 9
+    with pytest.raises(ConfigError, match="merge_above"):
+        default_kernel().build("memory_tier", {**table, "merge_above": 2.0}, d_key=8, d_value=3)
+
+
+def test_the_example_of_the_readme_runs():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    section = readme.split("## Vectors and the memory layer")[1].split("\n## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["found"].ids[:, 0].equal(names["ids"][:3])
+    assert names["memory"].ledger.recalls[:3].tolist() == [2, 2, 1]
 
 
 def test_of_free_slots_the_lowest_is_taken_first_whatever_was_given_back_when():

@@ -16,8 +16,8 @@ class VectorsConfig:
     d_key: int = option(help="Length of a key", ge=1)
     d_value: int = option(help="Length of a value", ge=1)
     capacity: int = option(65_536, help="Most entries", ge=1)
-    eviction: Annotated[Any, FactoryOf("eviction", supplies=("capacity",))] = option(
-        {"use": "fsrs"}, help="Which entry gives way to a new one"
+    eviction: Annotated[Any, FactoryOf("eviction", supplies=("capacity",))] | None = option(
+        None, help="Which entry gives way; left out: the one of the lowest retrievability, all compared"
     )
     search: Literal["exact", "approximate"] = option(
         "exact", help="Whether a query is compared with all keys, or walks a graph of neighbours"
