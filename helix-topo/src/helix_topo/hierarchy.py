@@ -9,16 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from helix_kernel.errors import InputError
+from helix_topo.entries import Entries, Lent
 from helix_topo.mixing import Mixing
 from helix_topo.nearest_symbols import NearestSymbols
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
+    from helix_kernel.memory import Report, Retrieved, Stats
     from helix_topo.config.hierarchy import Reading
     from helix_topo.motifs.matches import Matches
     from helix_topo.prediction import Prediction
+    from helix_topo.retrieval import Found
 
 
 # How far tiers are trusted before anything is learned: those above see what motifs and the model do not.
@@ -33,6 +37,10 @@ class Hierarchy(nn.Module):
     its class proved right (`Mixing`). In training it then remembers the batch. A row whose passage was
     written before teaches nothing about how far to trust a memory, and is left to the model alone.
 
+    By the protocol of memory tiers it holds values by keys of symbols, in the motifs; what was written one
+    after another is linked in the cycles. A graph has room for one kind of node, so a hierarchy is either a
+    model's memory or a tier of its own, not both.
+
     Args:
         motifs: Builds tier M0, with `vocab_size`.
         cycles: Builds tier M1, with `below`.
@@ -46,6 +54,8 @@ class Hierarchy(nn.Module):
         sharpness: Factor of their scores in the softmax by which they are weighed.
         surprise: Bits from which on a place is remembered as a vector.
     """
+
+    queries: Tensor
 
     def __init__(
         self,
@@ -64,20 +74,21 @@ class Hierarchy(nn.Module):
         super().__init__()
         self.d_model, self.vocab_size, self.reading = d_model, vocab_size, reading
         self.motifs = motifs(vocab_size=vocab_size)
-        self.cycles = None if cycles is None else cycles(below=None)
+        self.cycles = None if cycles is None else cycles(below=Lent(self.motifs))
         self.cores = None if cores is None else cores(d_key=d_model, d_value=vocab_size)
         self.vectors = None
         if vectors is not None:
             tier = vectors(d_key=d_model, d_value=1)
             self.vectors = NearestSymbols(tier, vocab_size, k=k, sharpness=sharpness, surprise=surprise)
-        tiers = {"motifs": self.motifs, "cycles": self.cycles, "cores": self.cores, "vectors": self.vectors}
         self.mixings = nn.ModuleDict(
             {
                 name: Mixing(tier.n_buckets, prior=_PRIORS.get(name, _PRIOR))
-                for name, tier in tiers.items()
-                if tier is not None
+                for name, tier in self._tiers().items()
             }
         )
+        self.register_buffer("queries", torch.tensor(0))
+        self.d_key, self.d_value = self.motifs.d_key, self.motifs.d_value
+        self.capacity, self.key_dtype = self.motifs.capacity, self.motifs.key_dtype
 
     def init_state(self, batch_size: int) -> Tensor:
         """Return the state of rows of which nothing was read: (B, window) int64, their last ids; -1: none."""
@@ -98,6 +109,72 @@ class Hierarchy(nn.Module):
         after = torch.cat([state, ids], dim=1)[:, -state.shape[1] :]
         mixed = p.clamp(min=torch.finfo(exact).tiny).log().reshape(logits.shape)
         return mixed.to(logits.dtype), after
+
+    def write(self, keys: Tensor, values: Tensor, *, time: float) -> Tensor:
+        """Remember values by keys of symbols; see `helix_kernel.memory.MemoryTier.write`."""
+        return self._entries().write(keys, values, time=time)
+
+    def find(self, queries: Tensor, k: int, *, budget: int | None = None) -> list[list[Found]]:
+        """Return at most `k` finds for each key of symbols, tier by tier, each with its reason.
+
+        Args:
+            queries: (Q, d_key) uint8.
+            k: Most finds for each.
+            budget: Most places that all tiers together may be asked for; left out: no bound.
+
+        Raises:
+            ArgumentError: A shape does not fit, or a number is below 1.
+        """
+        found = self._entries().find(queries, k, budget=budget)
+        self.queries += len(queries)
+        return found
+
+    def read(self, queries: Tensor, k: int) -> Retrieved:
+        """Find the entries that are most like each query; see `helix_kernel.memory.MemoryTier.read`."""
+        found = self._entries().read(queries, k)
+        self.queries += len(queries)
+        return found
+
+    def consolidate(self) -> Report:
+        """Consolidate each tier, from the bottom up; say what became of entries by keys of symbols."""
+        report: Report = self.motifs.consolidate()
+        for name, tier in self._tiers().items():
+            if name != "motifs":
+                tier.consolidate()
+        return report
+
+    def state(self) -> dict[str, Any]:
+        """Return all that the tiers remember, and how far each is trusted, as copies."""
+        tiers = {name: tier.state() for name, tier in self._tiers().items()}
+        trust = {name: buffer.clone() for name, buffer in self.mixings.named_buffers()}
+        return {"tiers": tiers, "trust": trust, "queries": int(self.queries)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Become the memory that `state` was taken from, to the bit.
+
+        Raises:
+            InputError: The state is that of a memory with other tiers or options.
+        """
+        own, given = sorted(self._tiers()), sorted(state["tiers"])
+        if own != given:
+            raise InputError(f"hierarchy: the state is of a memory with {given}, this one has {own}")
+        for name, tier in self._tiers().items():
+            tier.load_state(state["tiers"][name])
+        self.mixings.load_state_dict(state["trust"])
+        self.queries.fill_(state["queries"])
+
+    def stats(self) -> Stats:
+        """Return what was written by keys of symbols; the bytes are those of all tiers."""
+        stats: Stats = self.motifs.stats()
+        n_bytes = sum(buffer.nbytes for buffer in self.buffers())
+        return attrs.evolve(stats, queries=int(self.queries), n_bytes=n_bytes)
+
+    def _tiers(self) -> dict[str, Any]:
+        tiers = {"motifs": self.motifs, "cycles": self.cycles, "cores": self.cores, "vectors": self.vectors}
+        return {name: tier for name, tier in tiers.items() if tier is not None}
+
+    def _entries(self) -> Entries:
+        return Entries(self.motifs, self.cycles)
 
     def _predictions(self, found: Matches, features: Tensor) -> Iterator[tuple[str, Prediction]]:
         """Yield what each tier expects, from the bottom up: a tier above has the last word."""

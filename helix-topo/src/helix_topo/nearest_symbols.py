@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from helix_topo.prediction import Prediction
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from helix_kernel.memory import MemoryTier
 
 _LIKENESS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -55,3 +57,20 @@ class NearestSymbols(nn.Module):
         keys = F.normalize(features.float().cpu()[wanted], dim=-1)
         self.tier.write(keys, symbols.cpu()[wanted, None].float(), time=float(self.clock))
         self.clock.add_(1)
+
+    def consolidate(self) -> None:
+        """Consolidate the tier."""
+        self.tier.consolidate()
+
+    def state(self) -> dict[str, Any]:
+        """Return all that is remembered, as copies."""
+        return {"tier": self.tier.state(), "clock": int(self.clock)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Become what `state` was taken from.
+
+        Raises:
+            InputError: The state is that of a memory with other options.
+        """
+        self.tier.load_state(state["tier"])
+        self.clock.fill_(state["clock"])

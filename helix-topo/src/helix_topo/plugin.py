@@ -52,6 +52,13 @@ def helix_memory_tiers() -> list[Component]:
             name="hierarchy",
             target="helix_topo.hierarchy:Hierarchy",
             config="helix_topo.config.hierarchy:HierarchyConfig",
+            examples=[
+                {"motifs": {"use": "motifs", "budget": 1 << 20, "capacity": 9}},
+                {
+                    "motifs": {"use": "motifs", "budget": 1 << 20, "capacity": 9},
+                    "cycles": {"use": "cycles", "budget": 1 << 16},
+                },
+            ],
             summary="All tiers as one: what is found where and why, mixed into a model's predictions",
         ),
     ]
