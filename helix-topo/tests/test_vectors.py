@@ -149,7 +149,8 @@ def test_merging_in_one_write_is_as_in_many_where_entries_give_way_meanwhile():
     keys = normalize(_keys(1, seed=9) + 0.8 * _keys(120))
     values = _values(120)
     at_once, apart = (_memory(8, capacity=7, merge_above=0.9) for _ in range(2))
-    at_once.write(keys, values, time=0.0)
+    at_once.write(keys[:30], values[:30], time=0.0)
+    at_once.write(keys[30:], values[30:], time=0.0)
     for row in range(120):
         apart.write(keys[row : row + 1], values[row : row + 1], time=0.0)
     stats = at_once.stats()
@@ -276,6 +277,62 @@ def test_the_example_of_the_readme_runs():
     assert names["memory"].ledger.recalls[:3].tolist() == [2, 2, 1]
 
 
+class Queue:
+    """A policy by which the entry that came first gives way, whatever was recalled."""
+
+    offline = False
+
+    def __init__(self, capacity: int) -> None:
+        self.slots: list[int] = []
+        self.wrong: list[int] = []
+
+    def added(self, slots: list[int], time: float) -> None:
+        self.slots += slots
+
+    def recalled(self, slots: list[int], time: float, *, correct: bool) -> None:
+        self.wrong += [] if correct else slots
+
+    def forgotten(self, slots: list[int]) -> None:
+        self.slots = [slot for slot in self.slots if slot not in slots]
+
+    def victim(self, time: float) -> int:
+        return self.slots[0]
+
+    def state(self) -> dict[str, list[int]]:
+        return {"slots": list(self.slots)}
+
+    def load_state(self, state: dict[str, list[int]]) -> None:
+        self.slots = list(state["slots"])
+
+
+class TestQueue(MemoryTierSuite):
+    def make_tier(self) -> Vectors:
+        return Vectors(8, 5, capacity=20, eviction=Queue)
+
+
+@pytest.mark.parametrize("sizes", [[11], [4, 7], [1] * 11])
+def test_a_policy_says_which_entry_gives_way_in_writes_of_any_size(sizes):
+    """More keys than slots in one write: an entry of that write gives way to a later one of it."""
+    memory = _memory(8, capacity=4, eviction=Queue, search="approximate")
+    keys, values = _keys(11), _values(11)
+    parts = zip(torch.split(keys, sizes), torch.split(values, sizes), strict=True)
+    ids = torch.cat([memory.write(*part, time=0.0) for part in parts])
+    memory.read(keys[7:8], 1)
+    assert memory.read(keys, 1).ids[7:, 0].equal(ids[7:])
+    new = memory.write(_keys(2, seed=5), _values(2), time=1.0)
+    assert _held(memory) == {*ids[9:].tolist(), *new.tolist()}
+    memory.recalled(new[:1], correct=torch.tensor([False]))
+    assert memory._policy.wrong == [int(new[0]) % 4]
+    stats = memory.stats()
+    assert (stats.entries, stats.evicted, stats.written) == (4, 9, 13)
+
+
+def test_a_policy_that_must_know_the_future_is_refused():
+    offline = type("Offline", (Queue,), {"offline": True})
+    with pytest.raises(ArgumentError, match="eviction Offline must know what will be asked for"):
+        _memory(eviction=offline)
+
+
 def test_of_free_slots_the_lowest_is_taken_first_whatever_was_given_back_when():
     slots = FreeSlots(torch.zeros(6, dtype=torch.bool))
     assert slots.take(5) == [0, 1, 2, 3, 4]
@@ -286,7 +343,7 @@ def test_of_free_slots_the_lowest_is_taken_first_whatever_was_given_back_when():
     assert len(slots) == len(restored) == 0
 
 
-def _memory(d_key: int = 2, **options: float | str | None) -> Vectors:
+def _memory(d_key: int = 2, **options: Any) -> Vectors:
     return Vectors(d_key, 3, **{"capacity": 16, **options})
 
 

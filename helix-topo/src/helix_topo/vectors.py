@@ -55,7 +55,7 @@ class Vectors(HostModule):
         value_dtype: Of the values that are written and read.
 
     Raises:
-        ArgumentError: A size, a cosine or a probability is out of range.
+        ArgumentError: A size, a cosine or a probability is out of range, or the eviction is `offline`.
     """
 
     keys: Tensor
@@ -91,7 +91,7 @@ class Vectors(HostModule):
         if search == "approximate":
             self._make_index = _approximate(d_key, n_neighbors, n_tried)
         self._index = self._make_index()
-        self._policy = None if eviction is None else eviction(capacity=capacity)
+        self._policy: Any = None if eviction is None else _online(eviction(capacity=capacity))
         self.ledger = Ledger(capacity)
         self.register_buffer("keys", torch.zeros(capacity, d_key))
         self.register_buffer("values", torch.zeros(capacity, d_value, dtype=self.value_dtype))
@@ -253,7 +253,6 @@ class Vectors(HostModule):
         return torch.tensor(slots)
 
     def _replaced(self, time: float) -> int:
-        assert self._policy is not None
         slot: int = self._policy.victim(time)
         self._policy.forgotten([slot])
         self._begin([slot], time)
@@ -331,6 +330,15 @@ class Vectors(HostModule):
                 f"vectors: time is {time}, allowed is a finite one from {self._time()}, when it was last "
                 "written"
             )
+
+
+def _online(policy: Any) -> Any:
+    if policy.offline:
+        raise ArgumentError(
+            f"vectors: eviction {type(policy).__name__} must know what will be asked for, allowed are those "
+            "that need not"
+        )
+    return policy
 
 
 def _approximate(d_key: int, n_neighbors: int, n_tried: int) -> Callable[[], Index]:
