@@ -134,19 +134,24 @@ def _graph(axes: Axes, arcs: Arcs) -> None:
 
 
 def _densest(shape: Analysis, arcs: Arcs) -> NDArray[np.int64]:
-    """Return motifs around the densest of the largest component, on whose cycles they all lie."""
+    """Return motifs on the shortest cycles through the densest one of the largest component."""
     if not shape.cyclic.any():
         return shape.nodes[:_N_MOTIFS]
     largest = np.bincount(shape.component[shape.cyclic]).argmax()
     tails, heads = shape.places(arcs.source), shape.places(arcs.target)
     inside = (shape.component[tails] == largest) & (shape.component[heads] == largest)
-    graph: rx.PyDiGraph[int, None] = rx.PyDiGraph()
-    graph.add_nodes_from(range(len(shape.nodes)))
-    graph.add_edges_from_no_data(list(zip(tails[inside].tolist(), heads[inside].tolist(), strict=True)))
+    back: rx.PyDiGraph[int, None] = rx.PyDiGraph()
+    back.add_nodes_from(range(len(shape.nodes)))
+    back.add_edges_from_no_data(list(zip(heads[inside].tolist(), tails[inside].tolist(), strict=True)))
     first = int(np.flatnonzero(shape.component == largest)[shape.core[shape.component == largest].argmax()])
-    layers = rx.bfs_successors(graph, first)
-    around = [first, *(node for _, found in layers for node in sorted(found, key=lambda n: -shape.core[n]))]
-    return shape.nodes[around[:_N_MOTIFS]]
+    # From each motif that comes after the first, the shortest way back to it closes a cycle.
+    paths = rx.dijkstra_shortest_paths(back, first, default_weight=1.0)
+    after = {node for node in back.predecessor_indices(first) if node != first}
+    around = {first: None}
+    for node in sorted(after, key=lambda node: (len(paths[node]), node)):
+        if len(around) < _N_MOTIFS:
+            around |= dict.fromkeys(paths[node])
+    return shape.nodes[sorted(around)]
 
 
 def _layout(n_nodes: int, tails: Any, heads: Any) -> Any:
@@ -165,7 +170,7 @@ def _arrow(axes: Axes, start: Any, end: Any, symbol: int, *, on_cycle: bool) -> 
     if on_cycle:
         text = repr(chr(symbol))[1:-1] if symbol < 128 else f"{symbol:#x}"
         x, y = (start + end) / 2
-        axes.text(x, y, text, fontsize=6, color="#a03020", ha="center", va="center", zorder=4)
+        axes.text(x, y, text, fontsize=9, color="#a03020", ha="center", va="center", zorder=4)
 
 
 def _stability(axes: Axes, known: Lasting) -> None:
