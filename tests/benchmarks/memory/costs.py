@@ -1,0 +1,202 @@
+"""What the operations of memory tiers cost, in time and bytes, as a tier grows.
+
+Usage: python tests/benchmarks/memory/costs.py [--tiers …] [--most N] [--out FILE] [--write]
+
+What the file has already is not measured again. A tier is a class of `TIERS`: it is made for so many entries,
+filled, and names its operations, each a function that does some at once and returns how many.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch.nn.functional import normalize
+
+sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "sequence")]
+from heading import ROOT, heading
+from results import once, read
+
+from helix_kernel import default_kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RESULTS = Path(__file__).with_name("costs.jsonl")
+TARGET = ROOT / "docs/benchmarks/memory-costs.md"
+COMMAND = "python tests/benchmarks/memory/costs.py --write"
+SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+REPEATS = 5
+
+
+class Tier(Protocol):
+    """A tier that holds as many entries as it was made for.
+
+    Attributes:
+        most: Entries beyond which it is not measured.
+    """
+
+    most: int
+
+    def __init__(self, size: int) -> None:
+        """Make and fill it."""
+        ...
+
+    def operations(self) -> dict[str, Callable[[], int]]:
+        """Return what can be timed, by name; each call does some and returns how many."""
+        ...
+
+    def n_bytes(self) -> int:
+        """Return what the tier takes."""
+        ...
+
+    def facts(self) -> dict[str, str]:
+        """Return what else a reader should know of this size, by name."""
+        ...
+
+
+class ExactVectors:
+    """`vectors`, keys of 64 numbers around 1,000 centres, all compared."""
+
+    most, search = 10_000_000, "exact"
+    _D, _CENTRES, _BATCH, _FILL, _K = 64, 1_000, 64, 50_000, 10
+
+    def __init__(self, size: int) -> None:
+        self._generator = torch.Generator().manual_seed(0)
+        self._centres = torch.randn(self._CENTRES, self._D, generator=self._generator)
+        table = {"use": "vectors", "d_key": self._D, "d_value": 1, "capacity": size, "search": self.search}
+        self._memory = default_kernel().build("memory_tier", table)
+        for start in range(0, size, self._FILL):
+            self._write(min(self._FILL, size - start))
+
+    def operations(self) -> dict[str, Callable[[], int]]:
+        """See `Tier`."""
+        return {
+            "read, of 64 at once": lambda: self._read(64),
+            "read, alone": lambda: self._read(1),
+            "write over the least stable": lambda: self._write(self._BATCH),
+        }
+
+    def n_bytes(self) -> int:
+        """See `Tier`."""
+        return int(self._memory.stats().n_bytes)
+
+    def facts(self) -> dict[str, str]:
+        """See `Tier`."""
+        return {}
+
+    def _keys(self, count: int) -> torch.Tensor:
+        centres = torch.randint(self._CENTRES, (count,), generator=self._generator)
+        noise = torch.randn(count, self._D, generator=self._generator)
+        return normalize(self._centres[centres] + 0.5 * noise)
+
+    def _write(self, count: int) -> int:
+        self._memory.write(self._keys(count), torch.zeros(count, 1), time=0.0)
+        return count
+
+    def _read(self, count: int) -> int:
+        self._memory.read(self._keys(count), self._K)
+        return count
+
+
+class ApproximateVectors(ExactVectors):
+    """`vectors`, as the exact ones, by a graph of neighbours."""
+
+    most, search = 1_000_000, "approximate"
+
+    def facts(self) -> dict[str, str]:
+        """Say how many of the ten nearest the graph finds."""
+        from helix_topo.search.exact import nearest
+
+        queries = self._keys(200)
+        found = self._memory.read(queries, self._K).ids
+        slots, _ = nearest(queries, self._memory.keys, self._memory.ids, self._K)
+        right = (found.unsqueeze(2) == self._memory.ids[slots].unsqueeze(1)).any(2)
+        return {"of the ten nearest, found": f"{float(right.float().mean()):.1%}"}
+
+
+TIERS: dict[str, type[Tier]] = {
+    "vectors, exact": ExactVectors,
+    "vectors, approximate": ApproximateVectors,
+}
+
+
+def main() -> None:
+    """Measure what is missing, and write the document with --write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tiers", nargs="*", default=list(TIERS), choices=TIERS)
+    parser.add_argument("--most", type=int, default=SIZES[-1], help="entries")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--write", action="store_true", help=f"write {TARGET.relative_to(ROOT)} too")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in arguments.tiers:
+        for size in SIZES:
+            if size <= min(arguments.most, TIERS[name].most):
+                once(arguments.out, {"tier": name, "entries": size}, lambda n=name, s=size: measure(n, s))
+    text = report(arguments.out)
+    print(text)
+    if arguments.write:
+        TARGET.write_text(text, encoding="utf-8")
+
+
+def measure(name: str, size: int) -> dict[str, Any]:
+    """Return what a tier of one size costs: µs an operation, the median of some, and bytes an entry."""
+    started = time.perf_counter()
+    tier = TIERS[name](size)
+    filled = time.perf_counter() - started
+    microseconds = {"fill": 1e6 * filled / size}
+    for operation, run in tier.operations().items():
+        run()
+        microseconds[operation] = statistics.median(_once(run) for _ in range(REPEATS))
+    return {
+        "microseconds": {what: round(value, 2) for what, value in microseconds.items()},
+        "bytes_an_entry": round(tier.n_bytes() / size, 1),
+        "facts": tier.facts(),
+    }
+
+
+def report(path: Path) -> str:
+    """Return the document."""
+    parts = [heading("What a memory costs", COMMAND, ("helix-topo", "torch", "usearch")), NOTE]
+    results = read(path)
+    for name, tier in TIERS.items():
+        own = [result for result in results if result["tier"] == name]
+        if not own:
+            continue
+        operations, facts = list(own[0]["microseconds"]), list(own[0]["facts"])
+        columns = [*(f"{what}, µs" for what in operations), "bytes an entry", *facts]
+        parts += [f"\n## {name}\n\n{tier.__doc__}\n", _row("entries", columns)]
+        parts.append("|---:|" + "---:|" * len(columns))
+        for result in own:
+            cells = [f"{result['microseconds'][what]:,.1f}" for what in operations]
+            cells += [f"{result['bytes_an_entry']:,.0f}", *(result["facts"][fact] for fact in facts)]
+            parts.append(_row(f"{result['entries']:,}", cells))
+    return "\n".join(parts) + "\n"
+
+
+NOTE = f"""
+One thread; the median of {REPEATS} calls, divided by what one call does. `fill` is the mean over all that was
+written until the tier was full, in large batches. Bytes are what the tier sets aside, all tables together.
+"""
+
+
+def _once(run: Callable[[], int]) -> float:
+    started = time.perf_counter()
+    count = run()
+    return 1e6 * (time.perf_counter() - started) / count
+
+
+def _row(first: str, cells: list[str]) -> str:
+    return f"| {first} | {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
