@@ -72,9 +72,18 @@ class TestMotifs(LanguageModelWithHierarchy):
         return trained("motifs")
 
 
+@pytest.mark.slow
 class TestAllTiers(LanguageModelWithHierarchy):
     def make_layer(self):
         return trained("all")
+
+    @pytest.mark.xfail(reason="cores and vectors are compared with features in float32")
+    def test_float64_is_computed_in_float64(self, layer):
+        super().test_float64_is_computed_in_float64(layer)
+
+    @pytest.mark.xfail(reason="what cores and vectors find has no gradient in the features")
+    def test_gradients_agree_with_finite_differences(self, layer):
+        super().test_gradients_agree_with_finite_differences(layer)
 
 
 @pytest.mark.parametrize("tiers", list(TIERS))
