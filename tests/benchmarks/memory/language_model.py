@@ -1,6 +1,6 @@
 """A small byte model with a memory and without, given the same time to train, on text that neither has read.
 
-Time is the processor time of this process on one thread, so that what else runs on the machine favours neither.
+Time is processor time on one thread, so that what else runs on the machine favours neither.
 """
 
 from __future__ import annotations
