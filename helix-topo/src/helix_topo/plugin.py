@@ -106,7 +106,6 @@ def helix_evictions() -> list[Component]:
         Component(
             name="belady",
             target="helix_topo.eviction.belady:Belady",
-            config="helix_topo.config.eviction:BeladyConfig",
             summary="The entry needed latest, of a trace that is known in advance: a bound, not a policy",
         ),
     ]

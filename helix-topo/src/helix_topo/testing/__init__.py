@@ -1,0 +1,1 @@
+"""Conformance suites of the kinds that helix-topo brings."""
