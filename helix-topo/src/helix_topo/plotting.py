@@ -166,7 +166,8 @@ def _layout(n_nodes: int, tails: Any, heads: Any) -> Any:
 def _arrow(axes: Axes, start: Any, end: Any, symbol: int, *, on_cycle: bool) -> None:
     colour = "#333333" if on_cycle else "#c8c8c8"
     style = {"arrowstyle": "-|>", "color": colour, "lw": 1.1, "shrinkA": 4, "shrinkB": 4}
-    axes.annotate("", end, start, arrowprops={**style, "connectionstyle": "arc3,rad=0.12"})
+    arrow = axes.annotate("", end, start, arrowprops={**style, "connectionstyle": "arc3,rad=0.12"})
+    arrow.set_in_layout(False)  # to measure all of them takes longer than to draw them
     if on_cycle:
         text = repr(chr(symbol))[1:-1] if symbol < 128 else f"{symbol:#x}"
         x, y = (start + end) / 2
