@@ -164,6 +164,12 @@ mistake. A row has as many tokens as four times its pairs; there are twice as ma
 rows with so many pairs: median over seeds, and the range. The state is what the model carries from token to
 token for one sequence, in numbers, at the end of a row: what attention and memory-layer keep grows with the
 row (memory-layer reads 8 of its positions at each token), that of the others does not.
+
+What this does not show: the best of a state-space model or of attention. In so few steps they stay near a
+guess even with far fewer pairs than they could hold, and more steps, other rates or wider models were hardly
+tried (attention of width 64 at rates of 2e-3 and 1e-2, 600 steps, one run each: 8.2 and 6.9 % of 64 pairs).
+It shows that with a memory the task is learnt at once; and the last two rows say, by fewer seeds, that this
+is owed to keys made of the position before, whether 8 positions are read or all.
 """
 
 
@@ -183,7 +189,7 @@ def report() -> str:
                 steps = f"{statistics.median(r['steps'] for r in own):.0f}"
                 sizes = [f"{own[0]['parameters']:,}", f"{own[0]['state']:,}"]
                 parts.append(_row(model, [*cells, steps, *sizes, str(len(own))]))
-    return "\n".join(part.rstrip("\n") if part != NOTE else part for part in parts) + "\n"
+    return "\n".join(part if part == NOTE else part.removesuffix("\n\n") for part in parts) + "\n"
 
 
 def _row(first: str, cells: list[str]) -> str:
