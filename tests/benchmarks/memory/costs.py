@@ -120,9 +120,61 @@ class ApproximateVectors(ExactVectors):
         return {"of the ten nearest, found": f"{float(right.float().mean()):.1%}"}
 
 
+class Arcs:
+    """The graph of `cycles`: arcs between random motifs, one of ten of which is seen three times more.
+
+    An entry is an arc. To analyse is told by arc that is analysed.
+    """
+
+    most = 10_000_000
+    _BATCH = 65_536
+
+    def __init__(self, size: int) -> None:
+        from helix_topo.graph import ARC_BYTES, TransitionGraph
+
+        self._generator, self._n_motifs = torch.Generator().manual_seed(0), max(2, size // 4)
+        # A bucket that is full gives arcs up: with room to spare almost none of them is.
+        self._graph = TransitionGraph(budget=2 * size * ARC_BYTES + 16 * ARC_BYTES)
+        for start in range(0, size, self._BATCH):
+            arcs = self._arcs(min(self._BATCH, size - start))
+            for part in (arcs, *[arcs[:, ::10].contiguous()] * 3):
+                self._graph.add(*part)
+
+    def operations(self) -> dict[str, Callable[[], int]]:
+        """See `Tier`."""
+        return {"count": self._count, "analyse": self._analyse, "predict 256 symbols": self._predict}
+
+    def n_bytes(self) -> int:
+        """See `Tier`."""
+        return self._graph.n_bytes
+
+    def facts(self) -> dict[str, str]:
+        """Say how many of the arcs that were analysed are on cycles."""
+        arcs = self._graph.arcs(least=self._graph.least)
+        return {"on cycles": f"{float((arcs.component >= 0).mean()):.1%}"}
+
+    def _arcs(self, count: int) -> torch.Tensor:
+        ends = torch.randint(self._n_motifs, (2, count), generator=self._generator)
+        ends[:, ::10] %= max(2, self._n_motifs // 5)  # those that recur are among few motifs, on cycles
+        return torch.cat([ends, ends[1:] % 256])
+
+    def _count(self) -> int:
+        self._graph.add(*self._arcs(self._BATCH))
+        return self._BATCH
+
+    def _analyse(self) -> int:
+        self._graph.analyse()
+        return max(1, int((self._graph.count >= self._graph.least).sum()))
+
+    def _predict(self) -> int:
+        self._graph.predict(torch.randint(self._n_motifs, (4096,), generator=self._generator), 256)
+        return 4096
+
+
 TIERS: dict[str, type[Tier]] = {
     "vectors, exact": ExactVectors,
     "vectors, approximate": ApproximateVectors,
+    "arcs of cycles": Arcs,
 }
 
 
