@@ -143,7 +143,8 @@ class LanguageMemory(MemoryTier, Protocol):
 
     What it remembers lies in its buffers, so that a model's checkpoint holds it. In training it reads, then
     remembers what it was given; in evaluation it only reads. The language model builds it with `d_model`, the
-    width D of its features, and `vocab_size`, the number V of its ids.
+    width D of its features, and `vocab_size`, the number V of its ids. Its suite is
+    `helix_kernel.testing.language_memories.LanguageMemorySuite`.
     """
 
     def init_state(self, batch_size: int) -> Any:

@@ -7,6 +7,7 @@ import torch
 
 from helix_kernel import default_kernel
 from helix_kernel.errors import ConfigError
+from helix_kernel.testing.language_memories import LanguageMemorySuite
 from helix_kernel.testing.layers import LayerSuite
 
 VOCAB_SIZE = 13
@@ -49,6 +50,18 @@ def trained(tiers="all", n_batches=6, **memory):
     for seed in range(n_batches):
         model(text(4, 64, seed=seed))
     return model.eval()
+
+
+class TestMotifsAsMemory(LanguageMemorySuite):
+    tiers = "motifs"
+
+    def make_memory(self):
+        table = {"use": "hierarchy", "d_model": self.d_model, "vocab_size": self.vocab_size}
+        return default_kernel().build("memory_tier", table | TIERS[self.tiers])
+
+
+class TestMotifsAndCyclesAsMemory(TestMotifsAsMemory):
+    tiers = "motifs and cycles"
 
 
 class LanguageModelWithHierarchy(LayerSuite):
