@@ -7,14 +7,15 @@ variable is taken back: processes that tests start decide for themselves.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
-from helix_cuda.backend import CUDABackend
 from helix_cuda.interpreter import mend
-from helix_kernel.backends import BackendSelector
+
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,18 @@ def device() -> str:
 
 
 @pytest.fixture
+def alone() -> Iterator[None]:
+    """Put `cuda-triton` into force, alone; of what is not in float64 it may decline nothing."""
+    from watched import kernels_alone
+
+    with kernels_alone():
+        yield
+
+
+@pytest.fixture
 def serve() -> Iterator[None]:
-    """Put `cuda-triton` into force, alone: what it declines is the reference's."""
-    with BackendSelector({"cuda-triton": CUDABackend()}).using(["cuda-triton"]):
+    """Do as `alone`, and fail where no kernel was called."""
+    from watched import kernels_serving
+
+    with kernels_serving():
         yield

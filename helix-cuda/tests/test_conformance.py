@@ -1,4 +1,8 @@
-"""Every op of `cuda-triton` keeps its contract."""
+"""Every op of `cuda-triton` keeps its contract.
+
+Interpreted, the whole suite is slow; that results and gradients are right, each op's own file shows with
+smaller calls.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,19 @@ import pytest
 
 import helix_ssm.ops  # noqa: F401 - defines the contracts
 from helix_cuda.ops import NAMES
+from helix_cuda.self_check import few
 from helix_kernel.ops import defined
 from helix_kernel.testing.ops import OpSuite
 
-# Its chunks go token by token, which the interpreter takes minutes for; test_rwkv7 has smaller calls.
-OPS = [pytest.param(name, marks=pytest.mark.slow if name == "rwkv7" else ()) for name in NAMES]
 
-
-@pytest.mark.usefixtures("serve")
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.usefixtures("alone")
 class TestEveryOp(OpSuite):
     tolerance: dict[str, float] = {"float32": 1e-5, "float64": 1e-10}  # noqa: RUF012 - as the suite has it
     grad_tolerance: dict[str, float] = {"float32": 1e-4, "float64": 1e-10}  # noqa: RUF012 - as above
 
-    @pytest.fixture(autouse=True, params=OPS)
+    @pytest.fixture(autouse=True, params=NAMES)
     def _name(self, request, device):
         self.name = request.param
         self.device = device
@@ -32,7 +36,11 @@ class TestEveryOp(OpSuite):
     def make_contract(self):
         return defined()[self.name].contract
 
-    @pytest.mark.slow
-    def test_the_number_of_threads_does_not_matter(self, op, samples):
-        """PyTorch's threads have no part in a kernel, and little in what is around it."""
-        super().test_the_number_of_threads_does_not_matter(op, samples)
+
+@pytest.mark.usefixtures("serve")
+@pytest.mark.parametrize("op", NAMES)
+def test_memory_that_nobody_wrote_is_not_read(op, device):
+    """Of the suite this is what neither the file of an op nor `test_agreement` looks at."""
+    suite = TestEveryOp()
+    suite.device = device
+    suite.test_memory_that_nobody_wrote_is_not_read(defined()[op], few(defined()[op].contract))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import triton
 import triton.language as tl
@@ -36,3 +37,14 @@ def test_products_of_bfloat16_are_those_of_the_numbers():
     out = torch.empty(SIDE, SIDE, device=DEVICE)
     _multiply[(1,)](a, b, out, SIDE=SIDE)
     torch.testing.assert_close(out, a.float() @ b.float())
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="of processes that interpret")
+def test_shapes_have_one_type_whichever_way_they_are_written():
+    core = tl.core
+    if not hasattr(core, "_type_for_tuple_values"):
+        pytest.skip("this Triton makes no types of tuples by themselves")
+    shape = core.tuple([2, 3])
+    assert shape.type is core.tuple([core.constexpr(2), 3]).type
+    assert shape.type != core.tuple([3, 2]).type
+    assert [each.value for each in core.tuple([True, 1.0]).type.types] == [True, 1.0]

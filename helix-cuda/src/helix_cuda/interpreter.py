@@ -5,7 +5,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 
 def interprets() -> bool:
@@ -26,7 +30,8 @@ def mend() -> None:
     ``int``, so that a kernel's ``range`` over anything but a constant would fail. It keeps bfloat16 in
     unsigned integers, which its product of matrices takes for numbers; and it cuts float32 off to bfloat16,
     where processors round. What takes most of its time is left out: the language patched anew whenever a
-    function calls another, though it is already, and a check of each sum of integers for overflow.
+    function calls another, though it is already; a check of each sum of integers for overflow; and tables and
+    types of shapes made anew for each operation.
     """
     from triton.runtime import interpreter
 
@@ -58,6 +63,26 @@ def _hasten(interpreter: Any) -> None:
         return function.rewrite()(*args, **kwargs)
 
     interpreter.InterpretedFunction.__call__ = call
+    if hasattr(core, "_type_for_tuple_values"):  # from Triton 3.5 on
+        core._type_for_tuple_values = _types_kept(core)  # noqa: SLF001 - as above
+    in_numpy = interpreter._get_np_dtype  # noqa: SLF001 - as above
+    kept = cache(in_numpy)
+    interpreter._get_np_dtype = lambda kind: (  # noqa: SLF001 - as above
+        in_numpy(kind) if kind.scalar.is_ptr() else kept(kind.scalar)  # pointers have no hash
+    )
+
+
+def _types_kept(core: Any) -> Callable[..., Any]:
+    """Return what finds the type of a tuple, and keeps those of shapes."""
+    original = core._type_for_tuple_values  # noqa: SLF001 - there is no public way
+    kept = cache(original)
+
+    def find(values: Sequence[Any], fields: Any = None) -> Any:
+        plain = [value.value if type(value) is core.constexpr else value for value in values]
+        is_shape = fields is None and all(type(value) is int for value in plain)
+        return kept(tuple(plain)) if is_shape else original(values, fields)
+
+    return find
 
 
 def _mend_bfloat16(interpreter: Any) -> None:
