@@ -327,6 +327,21 @@ def test_a_policy_says_which_entry_gives_way_in_writes_of_any_size(sizes):
     assert (stats.entries, stats.evicted, stats.written) == (4, 9, 13)
 
 
+@pytest.mark.parametrize("name", ["fsrs", "lru", "lfu", "tinylfu"])
+def test_every_policy_serves_by_config_and_goes_on_from_a_state_dict(name):
+    table = {"use": "vectors", "capacity": 20, "eviction": {"use": name}}
+    memory, other = (default_kernel().build("memory_tier", table, d_key=8, d_value=3) for _ in range(2))
+    memory.write(_keys(40), _values(40), time=0.0)
+    memory.read(_keys(40), 1)
+    memory.write(_keys(50, seed=2), _values(50), time=1.0)
+    stats = memory.stats()
+    assert (stats.entries, stats.evicted) == (20, 70)
+    other.load_state_dict(memory.state_dict())
+    ids = [each.write(_keys(9, seed=3), _values(9), time=2.0) for each in (memory, other)]
+    assert ids[0].equal(ids[1])
+    assert _held(memory) == _held(other)
+
+
 def test_a_policy_that_must_know_the_future_is_refused():
     offline = type("Offline", (Queue,), {"offline": True})
     with pytest.raises(ArgumentError, match="eviction Offline must know what will be asked for"):

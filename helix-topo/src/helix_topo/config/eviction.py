@@ -8,11 +8,14 @@ import attrs
 
 from helix_kernel import option
 
+_CAPACITY = "Slots of the memory that it serves"
+
 
 @attrs.frozen(kw_only=True)
 class FsrsConfig:
     """The entry least likely to be recalled gives way."""
 
+    capacity: int = option(help=_CAPACITY, ge=1)
     initial: float = option(
         0.25, help="Stability of a new entry, in units of the capacity by the clock of events", gt=0
     )
@@ -30,6 +33,7 @@ class FsrsConfig:
 class TinyLfuConfig:
     """W-TinyLFU: what comes in must have come more often lately than what it would replace."""
 
+    capacity: int = option(help=_CAPACITY, ge=1)
     window: float = option(0.01, help="Share of the slots that is the window", ge=0, le=1)
     protected: float = option(0.8, help="Share of the other slots that is protected", ge=0, le=1)
     sample: int = option(10, help="Keys, in units of the capacity, after which counts are halved", ge=1)
