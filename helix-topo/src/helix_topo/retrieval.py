@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-Link = Literal["U", "I", "S"]
+    from helix_topo.links import Link
 
 
 @attrs.frozen(kw_only=True, eq=False)
