@@ -4,7 +4,8 @@
 #include <stdint.h>
 #include <string.h>
 
-// A slot of width w lies in one piece: 16 check bits, 16 bits of age, w symbols of 16 bits, w counts of 8.
+// A slot of width w lies in one piece: 15 check bits, a bit that is set when the
+// context comes again, 16 bits of age, w symbols of 16 bits, w counts of 8.
 // Symbols stand by falling count; a slot whose first count is 0 is empty.
 typedef struct {
     uint8_t *bytes;
@@ -29,7 +30,10 @@ static inline uint8_t *slot_bucket(const SlotTable *table, uint64_t hash) {
     return table->bytes + (int64_t)index * table->ways * table->size;
 }
 
-static inline uint16_t slot_check(const uint8_t *slot) { return *(const uint16_t *)slot; }
+enum { CHECK = 0x7FFF, AGAIN = 0x8000 };
+
+static inline int slot_is(const uint8_t *slot, uint64_t hash) { return !((*(const uint16_t *)slot ^ hash) & CHECK); }
+static inline void slot_again(uint8_t *slot) { *(uint16_t *)slot |= AGAIN; }
 static inline uint16_t *slot_age(uint8_t *slot) { return (uint16_t *)(slot + 2); }
 static inline uint16_t *slot_symbols(uint8_t *slot) { return (uint16_t *)(slot + 4); }
 static inline uint8_t *slot_counts(uint8_t *slot, int64_t width) { return slot + 4 + 2 * width; }
@@ -38,7 +42,7 @@ static inline uint8_t *slot_counts(uint8_t *slot, int64_t width) { return slot +
 static inline uint8_t *slot_find(const SlotTable *table, uint64_t hash) {
     uint8_t *slot = slot_bucket(table, hash);
     for (int64_t way = 0; way < table->ways; way++, slot += table->size)
-        if (slot_check(slot) == (uint16_t)hash && *slot_counts(slot, table->width)) return slot;
+        if (slot_is(slot, hash) && *slot_counts(slot, table->width)) return slot;
     return 0;
 }
 
@@ -48,6 +52,12 @@ static inline int64_t slot_total(const SlotTable *table, uint8_t *slot) {
     int64_t total = 0;
     for (int64_t i = 0; i < table->width && counts[i]; i++) total += counts[i];
     return total;
+}
+
+// How often it came at least: its symbols may have been counted after longer contexts alone.
+static inline int64_t slot_came(const SlotTable *table, uint8_t *slot) {
+    int64_t total = slot_total(table, slot), least = *(uint16_t *)slot & AGAIN ? 2 : 1;
+    return total > least ? total : least;
 }
 
 static inline int slot_has(const SlotTable *table, uint8_t *slot, uint16_t symbol) {
@@ -98,7 +108,7 @@ static inline void slot_strengthen(const SlotRules *rules, uint8_t *slot, int co
 
 static inline void slot_begin(const SlotTable *table, const SlotRules *rules, uint8_t *slot, uint64_t hash) {
     memset(slot, 0, (size_t)table->size);
-    *(uint16_t *)slot = (uint16_t)hash;
+    *(uint16_t *)slot = (uint16_t)(hash & CHECK);
     *slot_age(slot) = (uint16_t)(FIRST_CLASS << 11 | (rules->tick & (TICKS - 1)));
 }
 

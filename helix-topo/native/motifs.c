@@ -82,7 +82,7 @@ static void read_place(Place *at, const uint64_t *hashes, int64_t last, int64_t 
         if (!at->slot[k]) continue;
         at->known = k + 1;
         if (!m->longest) blend(at, k, next);
-        else if (slot_total(&m->tables[m->table_of[k]], at->slot[k]) >= m->min_count) longest = k;
+        else if (slot_came(&m->tables[m->table_of[k]], at->slot[k]) >= m->min_count) longest = k;
     }
     if (longest >= 0) blend(at, longest, next);
     if (m->longest || at->best < 0) return;
@@ -110,11 +110,14 @@ static void write_place(Motifs *m, Place *at, const uint64_t *hashes, int64_t la
     m->rules.tick = (uint32_t)(m->counters[C_PLACES] / m->places_a_tick);
     m->rules.dither = (uint32_t)((uint64_t)m->counters[C_PLACES] * 0x9E3779B1u >> 8);
     if (!deepest) write_dense(m, last, next);
+    for (int64_t k = 0; k < deepest; k++)
+        if (at->slot[k]) slot_again(at->slot[k]);
     for (int64_t k = deepest; k < m->n_orders; k++) {
         if (!hashes[k]) continue;
         const SlotTable *table = &m->tables[m->table_of[k]];
         uint8_t *slot = at->slot[k];
-        if (slot && slot_check(slot) == (uint16_t)hashes[k]) {  // another order may have taken it just now
+        if (slot && slot_is(slot, hashes[k])) {  // another order may have taken it just now
+            slot_again(slot);
             slot_strengthen(&m->rules, slot, slot_symbols(slot)[0] == next);
         } else {
             slot = slot_victim(table, &m->rules, hashes[k]);
@@ -175,7 +178,7 @@ static void tell(const Place *at, const uint64_t *hashes, int64_t next, const To
     if (!told->motif) return;
     int64_t k = m->n_orders - 1, total = 0;
     for (; k >= 0; k--)
-        if (at->slot[k] && (total = slot_total(&m->tables[m->table_of[k]], at->slot[k])) >= m->min_count) break;
+        if (at->slot[k] && (total = slot_came(&m->tables[m->table_of[k]], at->slot[k])) >= m->min_count) break;
     told->motif[i] = k < 0 ? -1 : (int64_t)(hashes[k] >> 1);
     told->length[i] = k < 0 ? 0 : m->order[k];
     told->count[i] = k < 0 ? 0 : total;

@@ -48,6 +48,14 @@ def test_a_stream_predicts_as_the_definition_and_says_which_motif():
         assert (found.motif[place] >= 0) == (found.length[place] > 0)
 
 
+def test_a_context_that_came_again_is_a_motif_though_longer_ones_counted_for_it():
+    memory = Motifs(orders=(1, 2, 8, 24))
+    memory.score(torch.tensor(list(b"the cat sat on the mat. " * 3)))
+    found = memory.advance(torch.tensor([list(b"on the ma")]), nothing(), write=False)
+    assert found.length.tolist() == [0, 2, 2, 2, 2, 2, 2, 8, 8]
+    assert (found.count[1:] >= 2).all()
+
+
 def test_a_motif_has_one_id_wherever_it_comes():
     memory = Motifs(orders=(2, 4))
     for _ in range(2):
@@ -85,6 +93,16 @@ def test_rows_that_were_written_before_are_neither_written_nor_learned_from_agai
     mixed = torch.cat([rows[:1], fresh.flip(1)[:1]])
     assert memory.advance(mixed, nothing(2), write=True).repeated.tolist() == [True, False]
     assert memory.counters.tolist()[3] == 5
+
+
+def test_what_comes_before_nothing_does_not_count():
+    memory, row = Motifs(orders=ORDERS), torch.tensor([list(b"cat")])
+    memory.score(torch.tensor(list(b"the cat sat on the mat. " * 9)))
+    wanted, cut = (
+        memory.advance(row, torch.tensor([before]), write=False).prediction.probabilities
+        for before in ([-1], [*b"at. the ", -1])
+    )
+    assert cut.equal(wanted)
 
 
 def test_reading_changes_nothing():

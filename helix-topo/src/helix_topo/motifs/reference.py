@@ -64,6 +64,7 @@ class ReferenceMotifs:
     def __init__(self, orders: tuple[int, ...], *, vocab_size: int = 256, min_count: int = 2) -> None:
         self.orders, self.vocab_size, self.min_count = orders[1:], vocab_size, min_count
         self.slots: dict[tuple[int, ...], _Slot] = {}
+        self.again: set[tuple[int, ...]] = set()
         self.zero: Counter[int] = Counter()
         self.first: defaultdict[int, Counter[int]] = defaultdict(Counter)
         self.trust: dict[tuple[Any, ...], float] = {}
@@ -122,7 +123,7 @@ class ReferenceMotifs:
 
     def _with_slot(self, p: list[float], context: tuple[int, ...]) -> list[float]:
         slot = self.slots[context]
-        if slot.total >= self.min_count:
+        if max(slot.total, 2 if context in self.again else 1) >= self.min_count:
             self.motif = context
         top, distinct = slot.pairs[0][0], min(len(slot.pairs), 4)
         level, typical = next((i, n) for i, (most, n) in enumerate(TOTALS) if slot.total <= most)
@@ -176,6 +177,7 @@ class ReferenceMotifs:
 
     def _count(self, symbol: int) -> None:
         contexts = self._contexts()
+        self.again.update(context for context in contexts if context in self.slots)
         having = [
             k for k, c in enumerate(contexts) if c in self.slots and symbol in dict(self.slots[c].pairs)
         ]
