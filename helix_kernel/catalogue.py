@@ -112,6 +112,7 @@ COMPONENTS = {
     ),
     "op": dict.fromkeys(
         (
+            "add_rms_norm",
             "causal_conv1d",
             "diagonal_scan",
             "gated_delta_rule",

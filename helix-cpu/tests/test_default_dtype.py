@@ -9,6 +9,7 @@ import helix_ssm.ops  # noqa: F401 - defines the contracts
 from helix_kernel.ops import defined
 
 OPS = (
+    "add_rms_norm",
     "causal_conv1d",
     "diagonal_scan",
     "gated_delta_rule",

@@ -17,6 +17,7 @@ def _heads(new, *scalars):
 
 
 WIDE = {
+    "add_rms_norm": lambda new: [new(1, 65537), new(1, 65537), new(65537), 1e-5],
     "gated_delta_rule": lambda new: [*_heads(new, new(1, 2, 1), new(1, 2, 1)), 1.0, None, None],
     "gla": lambda new: [*_heads(new, new(1, 2, 1, 257)), 1.0, None, None],
     "rms_norm": lambda new: [new(1, 65537), new(65537), 1e-5, None, 65537, True],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from helix_cpu.library import LibraryError, library
+from helix_cpu.ops.add_rms_norm import add_rms_norm, add_rms_norm_backward
 from helix_cpu.ops.causal_conv1d import causal_conv1d, causal_conv1d_backward
 from helix_cpu.ops.diagonal_scan import diagonal_scan, diagonal_scan_backward
 from helix_cpu.ops.gated_delta_rule import gated_delta_rule, gated_delta_rule_backward
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 _MEMINFO = Path("/proc/meminfo")
 _OPS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
+        "add_rms_norm": add_rms_norm,
+        "add_rms_norm_backward": add_rms_norm_backward,
         "causal_conv1d": causal_conv1d,
         "causal_conv1d_backward": causal_conv1d_backward,
         "diagonal_scan": diagonal_scan,

@@ -49,6 +49,11 @@ def _rms_norm(new: New, batch_size: int, seq_len: int) -> tuple[Any, ...]:
     return x, new(4096), 1e-5, torch.empty_like(x), 4096, False
 
 
+def _add_rms_norm(new: New, batch_size: int, seq_len: int) -> tuple[Any, ...]:
+    x, residual = (new(batch_size, seq_len, 4096) for _ in range(2))
+    return x, residual, new(4096), 1e-5
+
+
 def _causal_conv1d(new: New, batch_size: int, seq_len: int) -> tuple[Any, ...]:
     state = new(batch_size, 3, 4096) if seq_len == 1 else None
     return new(batch_size, seq_len, 4096), new(4096, 4), new(4096), True, state, None
@@ -107,6 +112,7 @@ def _long_conv(new: New, batch_size: int, seq_len: int) -> tuple[Any, ...]:
 _CALLS: Mapping[str, Callable[[New, int, int], tuple[Any, ...]]] = MappingProxyType(
     {
         "rms_norm": _rms_norm,
+        "add_rms_norm": _add_rms_norm,
         "causal_conv1d": _causal_conv1d,
         "selective_scan": _selective_scan,
         "ssd_scan": _ssd_scan,

@@ -5,10 +5,10 @@ import triton.language as tl
 
 from helix_cuda.tuning import tuned
 
-_CONFIGS = [triton.Config({}, num_warps=warps) for warps in (8, 4, 16)]
+CONFIGS = [triton.Config({}, num_warps=warps) for warps in (8, 4, 16)]
 
 
-@tuned(_CONFIGS, key=["width", "gated"])
+@tuned(CONFIGS, key=["width", "gated"])
 @triton.jit
 def forward(
     x, z, weight, y, n_rows, width, x_stride, z_stride, y_stride, eps,
@@ -16,20 +16,20 @@ def forward(
 ):  # fmt: skip
     """Write y of `ROWS` rows; the second axis of the grid counts groups."""
     rows = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
-    columns, inside = _block(rows, n_rows, width, COLUMNS)
+    columns, inside = block(rows, n_rows, width, COLUMNS)
     s = tl.load(x + rows[:, None] * x_stride + columns, mask=inside, other=0.0).to(tl.float32)
     if gated:
         gate = _silu(tl.load(z + rows[:, None] * z_stride + columns, mask=inside, other=0.0).to(tl.float32))
         if gate_first:
             s = s * gate
     scale = 1.0 / tl.sqrt_rn(tl.sum(s * s, axis=1) / width + eps)
-    value = s * scale[:, None] * _scales(weight, width, COLUMNS)
+    value = s * scale[:, None] * scales_of(weight, width, COLUMNS)
     if gated and not gate_first:
         value = value * gate
     tl.store(y + rows[:, None] * y_stride + columns, value, mask=inside)
 
 
-@tuned(_CONFIGS, key=["width", "gated"])
+@tuned(CONFIGS, key=["width", "gated"])
 @triton.jit
 def backward(
     x, z, weight, grad_y, grad_x, grad_z, sums, n_rows, width, d_model, rows_per_program,
@@ -37,12 +37,12 @@ def backward(
     gated: tl.constexpr, gate_first: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Write the gradients of `rows_per_program` rows, and this program's part of the weight's."""
-    scales = _scales(weight, width, COLUMNS)
+    scales = scales_of(weight, width, COLUMNS)
     total = tl.zeros([COLUMNS], tl.float32)
     first = tl.program_id(0) * rows_per_program
     for begin in range(first, tl.minimum(first + rows_per_program, n_rows), ROWS):
         rows = (begin + tl.arange(0, ROWS)).to(tl.int64)
-        at, inside = _block(rows, n_rows, width, COLUMNS)
+        at, inside = block(rows, n_rows, width, COLUMNS)
         value = tl.load(x + rows[:, None] * x_stride + at, mask=inside, other=0.0).to(tl.float32)
         grad = tl.load(grad_y + rows[:, None] * y_stride + at, mask=inside, other=0.0).to(tl.float32)
         s = value
@@ -72,13 +72,15 @@ def backward(
 
 
 @triton.jit
-def _block(rows, n_rows, width, COLUMNS: tl.constexpr):
+def block(rows, n_rows, width, COLUMNS: tl.constexpr):
+    """Return the columns of this program's group, and which of rows and columns there are."""
     within = tl.arange(0, COLUMNS)[None, :]
     return tl.program_id(1) * width + within, (rows[:, None] < n_rows) & (within < width)
 
 
 @triton.jit
-def _scales(weight, width, COLUMNS: tl.constexpr):
+def scales_of(weight, width, COLUMNS: tl.constexpr):
+    """Return the weight of this program's group, a row."""
     within = tl.arange(0, COLUMNS)
     scales = tl.load(weight + tl.program_id(1) * width + within, mask=within < width, other=0.0)
     return scales.to(tl.float32)[None, :]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 NAMES = (
+    "add_rms_norm",
     "causal_conv1d",
     "diagonal_scan",
     "gated_delta_rule",

@@ -11,7 +11,7 @@ from torch import Tensor
 from helix_cuda.arguments import as_given, rows, serves
 from helix_cuda.kernels import rms_norm as kernels
 
-_WIDEST = 65536
+WIDEST = 65536
 """Channels of a group that one program holds; with more, the op is left to another backend."""
 _TILE = 4096
 """Elements that a program holds at once, where a row has no more."""
@@ -28,14 +28,14 @@ def rms_norm(
     norm_before_gate: bool,  # noqa: FBT001 - the op's schema
 ) -> Any:
     """Compute the op as its contract says; not of float64, nor of groups over 65,536 channels."""
-    if not serves(x, weight, z) or group_size > _WIDEST:
+    if not serves(x, weight, z) or group_size > WIDEST:
         return NotImplemented
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     if not x.numel():
         return y
     (x_rows, x_stride), (z_rows, z_stride) = rows(x), rows(x if z is None else z)
     n_rows, d_model = x.numel() // x.shape[-1], x.shape[-1]
-    columns, n_tile = _tile(n_rows, group_size)
+    columns, n_tile = tile(n_rows, group_size)
     kernels.forward[(triton.cdiv(n_rows, n_tile), d_model // group_size)](
         x_rows,
         z_rows,
@@ -65,7 +65,7 @@ def rms_norm_backward(
     norm_before_gate: bool,  # noqa: FBT001 - the op's schema
 ) -> Any:
     """Compute the op's gradient as its contract says; declines what the op does."""
-    if not serves(x, weight, z) or group_size > _WIDEST:
+    if not serves(x, weight, z) or group_size > WIDEST:
         return NotImplemented
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
     grad_z = None if z is None else torch.empty_like(grad_x, dtype=z.dtype)
@@ -73,8 +73,8 @@ def rms_norm_backward(
         return as_given((grad_x, torch.zeros_like(weight), grad_z), (x, weight, z))
     (x_rows, x_stride), (z_rows, z_stride) = rows(x), rows(x if z is None else z)
     n_rows, d_model = x.numel() // x.shape[-1], x.shape[-1]
-    columns, n_tile = _tile(n_rows, group_size)
-    rows_per_program = triton.cdiv(triton.cdiv(n_rows, _PROGRAMS), n_tile) * n_tile
+    columns, n_tile = tile(n_rows, group_size)
+    rows_per_program = share(n_rows, n_tile)
     n_programs = triton.cdiv(n_rows, rows_per_program)
     sums = torch.empty(n_programs, d_model, dtype=torch.float32, device=x.device)
     kernels.backward[(n_programs, d_model // group_size)](
@@ -101,7 +101,13 @@ def rms_norm_backward(
     return as_given((grad_x, sums.sum(0), grad_z), (x, weight, z))
 
 
-def _tile(n_rows: int, group_size: int) -> tuple[int, int]:
+def tile(n_rows: int, group_size: int) -> tuple[int, int]:
     """Return how many channels and rows a program holds at once, powers of two."""
     columns = triton.next_power_of_2(group_size)
     return columns, min(max(_TILE // columns, 1), triton.next_power_of_2(n_rows))
+
+
+def share(n_rows: int, n_tile: int) -> int:
+    """Return how many rows a program of a gradient takes, whole tiles."""
+    fewest = -(-n_rows // _PROGRAMS)
+    return -(-fewest // n_tile) * n_tile

@@ -232,6 +232,11 @@ def helix_ops() -> list[Component]:
             summary="Root-mean-square norm with optional gate and residual",
         ),
         Component(
+            name="add_rms_norm",
+            target="helix_ssm.ops.add_rms_norm:contract",
+            summary="Sum of a residual stream and its root-mean-square norm",
+        ),
+        Component(
             name="gated_delta_rule",
             target="helix_ssm.ops.gated_delta_rule:contract",
             summary="Linear attention whose memory decays and corrects what it held (Gated DeltaNet)",

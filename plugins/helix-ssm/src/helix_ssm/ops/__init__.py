@@ -3,6 +3,7 @@
 Each module holds one op: its entry, its contract (``contract``) with the reference, and samples.
 """
 
+from helix_ssm.ops.add_rms_norm import add_rms_norm
 from helix_ssm.ops.causal_conv1d import causal_conv1d
 from helix_ssm.ops.diagonal_scan import diagonal_scan
 from helix_ssm.ops.gated_delta_rule import gated_delta_rule
@@ -15,6 +16,7 @@ from helix_ssm.ops.selective_scan import selective_scan
 from helix_ssm.ops.ssd_scan import ssd_scan
 
 __all__ = [
+    "add_rms_norm",
     "causal_conv1d",
     "diagonal_scan",
     "gated_delta_rule",

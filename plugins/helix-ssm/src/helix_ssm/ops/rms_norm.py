@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from helix_kernel.errors import ArgumentError
 from helix_kernel.ops import OpContract, Sample, define
 from helix_ssm.ops._check import check_shape, compute_dtype
+from helix_ssm.ops.add_rms_norm import add_rms_norm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,6 +78,8 @@ def rms_norm(
         group_size = x.shape[-1] if x.dim() else 1
     if residual is None:
         return op(x, weight, eps, z, group_size, norm_before_gate)  # type: ignore[no-any-return]  # an op's results are as its schema says
+    if z is None and group_size == x.shape[-1]:
+        return add_rms_norm(x, residual, weight, eps)
     check_shape("residual", residual, x.shape)
     total = x + residual
     return op(total, weight, eps, z, group_size, norm_before_gate), total

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from helix_kernel.backends import ANY_DEVICE, Memory, Probe
+from helix_ssm.ops.chunked.add_rms_norm import add_rms_norm, add_rms_norm_backward
 from helix_ssm.ops.chunked.causal_conv1d import causal_conv1d, causal_conv1d_backward
 from helix_ssm.ops.chunked.diagonal_scan import diagonal_scan, diagonal_scan_backward
 from helix_ssm.ops.chunked.gated_delta_rule import gated_delta_rule, gated_delta_rule_backward
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _OPS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
+        "add_rms_norm": add_rms_norm,
+        "add_rms_norm_backward": add_rms_norm_backward,
         "causal_conv1d": causal_conv1d,
         "causal_conv1d_backward": causal_conv1d_backward,
         "diagonal_scan": diagonal_scan,
