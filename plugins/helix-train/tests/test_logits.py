@@ -123,3 +123,9 @@ def test_one_target_for_a_row_is_refused():
 def test_a_model_without_features_is_refused():
     with pytest.raises(ArgumentError, match=r"has no logits\(\).*; set trainer.logits_chunk=0"):
         check_has_features(SimpleNamespace(features=None))
+
+
+def test_a_model_with_a_memory_makes_no_logits_in_parts():
+    model = SimpleNamespace(features=None, logits=None, memory=object())
+    with pytest.raises(ArgumentError, match="has a memory"):
+        check_has_features(model)

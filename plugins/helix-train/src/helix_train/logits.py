@@ -62,8 +62,14 @@ def check_has_features(model: Any) -> None:
     """Raise `ArgumentError` unless the model tells its features from the logits made of them.
 
     It has ``features``, called as the model is, and ``logits``, which maps features (1, n, D) of n
-    positions to (1, n, V), each by itself.
+    positions to (1, n, V), each by itself. A model with a memory that has a say in what comes next has no
+    such logits.
     """
+    if getattr(model, "memory", None) is not None:
+        raise ArgumentError(
+            f"{type(model).__name__} has a memory, whose say is not in logits that are made in parts; "
+            "set trainer.logits_chunk=0, or leave out model.memory"
+        )
     missing = [name for name in ("features", "logits") if not hasattr(model, name)]
     if missing:
         raise ArgumentError(
