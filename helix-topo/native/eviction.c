@@ -13,7 +13,7 @@ enum { EVENTS, USED, COUNTED, SERIAL };  // `counters`
 enum { ROWS = 4, MOST = 15 };            // of the sketch
 
 #define FACTOR (19.0 / 81.0)  // makes the retrievability 0.9 where the time that passed is the stability
-#define PER_OCTAVE 8          // classes of stability
+#define PER_OCTAVE 4          // classes of stability
 
 typedef struct {
     SlotLists lists;
@@ -28,7 +28,7 @@ typedef struct {
     int64_t *counters;
     int64_t capacity, n_lists, kind, by_events;
     int64_t width, sample, window, protects;
-    double initial, growth, lapse, w_evidence, w_context, w_phase;
+    double initial, growth, lapse, w_evidence, w_context, w_phase, w_frequency;
 } Policy;
 
 static uint8_t *cell_of(const Policy *p, uint64_t key, int row) {
@@ -109,15 +109,18 @@ static double now(const Policy *p, double time) {
 static void add(const Policy *p, int32_t slot, uint64_t key, double time) {
     forget(p, slot);
     time = now(p, time);
-    if (p->kind == TINY_LFU) {
+    int counts = p->kind == TINY_LFU || p->w_frequency > 0;
+    if (counts) {
         p->keys.key[slot] = key;
         count_key(p, key);
     }
     if (p->kind == FSRS) {
-        p->stability[slot] = p->initial;
+        // What was here before and is asked for again is no stranger.
+        int came = counts ? estimate(p, key) : 0;
+        p->stability[slot] = p->initial * (1 + p->w_frequency * (came > 1 ? came - 1 : 0));
         p->recalled_at[slot] = time;
     }
-    list_append(&p->lists, slot, p->kind == FSRS ? class_of(p, p->initial) : 0);
+    list_append(&p->lists, slot, p->kind == FSRS ? class_of(p, p->stability[slot]) : 0);
     if (p->kind == TINY_LFU && p->lists.length[WINDOW] > p->window)
         list_append(&p->lists, p->lists.oldest[WINDOW], PROBATION);
 }
@@ -131,6 +134,7 @@ static void recall_in_segments(const Policy *p, int32_t slot) {
 
 static void recall_stable(const Policy *p, int32_t slot, double time, int correct) {
     double elapsed = time - p->recalled_at[slot];
+    if (p->w_frequency > 0) count_key(p, p->keys.key[slot]);
     add_gap(p, slot, elapsed);
     p->stability[slot] = correct ? strengthened(p, slot, elapsed) : p->lapse * p->stability[slot];
     p->recalled_at[slot] = time;
@@ -164,11 +168,12 @@ static int32_t less_frequent(const Policy *p) {
 // likely of all is among the oldest of each class.
 static int32_t least_likely(const Policy *p, double time) {
     int32_t found = NOWHERE;
-    double worst = -1, step = exp2(1.0 / PER_OCTAVE), stability = p->initial / pow(step, (double)(p->n_lists / 4));
-    for (int32_t class = 0; class < p->n_lists; class++, stability *= step) {
+    double worst = -1, step = exp2(-1.0 / PER_OCTAVE);
+    double weight = exp2((double)(p->n_lists / 4) / PER_OCTAVE);  // of the class: what divides by its stability
+    for (int32_t class = 0; class < p->n_lists; class++, weight *= step) {
         int32_t slot = p->lists.oldest[class];
         if (slot == NOWHERE) continue;
-        double overdue = (time - p->recalled_at[slot]) / stability;
+        double overdue = (time - p->recalled_at[slot]) * weight;
         if (overdue > worst) worst = overdue, found = slot;
     }
     return found;

@@ -73,7 +73,7 @@ def belady(keys, capacity):
         held.add(key)
 
 
-def fsrs(keys, capacity, ledger, before, saved):
+def fsrs(keys, capacity, ledger, before, saved, w_frequency):
     """The lowest retrievability of all slots, whose stabilities are rounded as the lists are."""
     slots = {}
     for now, key in enumerate(keys, 1):
@@ -90,6 +90,7 @@ def fsrs(keys, capacity, ledger, before, saved):
             slots = {other: slot for other, slot in slots.items() if slot != victim}
         slots[key] = next(slot for slot in range(capacity) if slot not in slots.values())
         ledger.added([slots[key]], now)
+        ledger.stability[slots[key]] *= 1 + w_frequency * min(14, keys[: now - 1].count(key))
         ledger.evidence.add_before(np.array([slots[key]]), before[now - 1 : now])
 
 
@@ -106,14 +107,17 @@ def test_hits_are_those_of_the_definition(policy, oracle, capacity):
     assert policy(capacity).requested(keys).tolist() == list(oracle(keys, capacity))
 
 
-@pytest.mark.parametrize("weights", [{}, {"w_evidence": 0.5}, {"w_context": 2.0}, {"w_phase": 1.0}])
+@pytest.mark.parametrize(
+    "weights", [{}, {"w_evidence": 0.5}, {"w_context": 2.0}, {"w_phase": 1.0}, {"w_frequency": 3.0}]
+)
 def test_fsrs_is_the_lowest_retrievability_of_a_ledger(weights):
     keys, capacity = trace(400), 15
     before = np.arange(400) * 7 % 90
     saved = np.random.default_rng(1).normal(size=400)
+    weights = {"w_frequency": 0.0, **weights}
     policy = Fsrs(capacity, **weights)
     ledger = Ledger(capacity, policy.ledger.rule)
-    expected = list(fsrs(keys, capacity, ledger, before, saved))
+    expected = list(fsrs(keys, capacity, ledger, before, saved, weights["w_frequency"]))
     assert policy.requested(keys, before=before, saved_bits=saved).tolist() == expected
     assert policy.ledger.stability.numpy() == pytest.approx(ledger.stability.numpy(), rel=1e-9)
     assert policy.ledger.recalls.equal(ledger.recalls)
@@ -151,6 +155,14 @@ def test_tiny_lfu_keeps_what_came_often_from_what_comes_once():
     assert kept == [49, 0], "all but the one in the window when the scan came"
 
 
+def test_what_comes_back_often_is_stable_from_the_start():
+    policy = Fsrs(2, initial=1.0, w_frequency=0.5)
+    policy.requested([1, 2, 3, 1, 2, 3, 1])
+    slot = int(policy.place[policy.place > 0].max()) - 1
+    assert policy.ledger.stability.tolist()[slot] > policy.ledger.rule.initial
+    assert Fsrs(2, w_frequency=0.0).sketch.numel() < policy.sketch.numel()
+
+
 def test_tiny_lfu_forgets_old_counts():
     keys = np.concatenate([np.tile(np.arange(50), 20), np.tile(np.arange(100, 150), 60)])
     hits = TinyLfu(50, window=0.1).requested(keys)
@@ -179,6 +191,8 @@ def test_belady_serves_no_memory_in_use():
         (lambda: TinyLfu(9, window=1.5), r"window is 1\.5"),
         (lambda: TinyLfu(9, sample=0), "sample is 0"),
         (lambda: Fsrs(9, growth=-1), "growth is -1"),
+        (lambda: Fsrs(9, w_frequency=-1), "w_frequency is -1"),
+        (lambda: Fsrs(9, counters=0), "counters is 0"),
         (lambda: Lru(3).requested([1, 2], before=[1]), r"before has shape \(1,\), allowed is .* \(2,\)"),
     ],
 )

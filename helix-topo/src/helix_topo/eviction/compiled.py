@@ -28,7 +28,7 @@ _LISTS = ("older", "newer", "list", "oldest", "newest", "length", "key", "place"
 _KNOWN = ("count", "stability", "recalled_at", "saved", "n_saved", "before", "phase_sum", "n_gaps")
 _TABLES = (*_LISTS, *_KNOWN, "sketch", "counters")
 _NUMBERS = ("capacity", "n_lists", "kind", "by_events", "width", "sample", "window", "protects")
-_WEIGHTS = ("initial", "growth", "lapse", "w_evidence", "w_context", "w_phase")
+_WEIGHTS = ("initial", "growth", "lapse", "w_evidence", "w_context", "w_phase", "w_frequency")
 
 
 @attrs.frozen(kw_only=True)
@@ -191,6 +191,22 @@ def check_capacity(capacity: int) -> None:
     """
     if not 1 <= capacity < 1 << 30:
         raise ArgumentError(f"eviction: capacity is {capacity}, allowed is >= 1 and < 2^30")
+
+
+def check_sketch(sample: int, counters: int) -> None:
+    """Check the options of a sketch.
+
+    Raises:
+        ArgumentError: One is out of range.
+    """
+    for name, number in {"sample": sample, "counters": counters}.items():
+        if not 1 <= number <= 1 << 16:
+            raise ArgumentError(f"{name} is {number}, allowed is 1 to 65,536")
+
+
+def sketch_width(capacity: int, counters: int) -> int:
+    """Return how many counters a row has: a power of two, at least so many a slot."""
+    return 1 << (max(1, capacity) * counters - 1).bit_length()
 
 
 class _View(ctypes.Structure):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from helix_kernel.errors import ArgumentError
-from helix_topo.eviction.compiled import TINY_LFU, CompiledPolicy, Layout
+from helix_topo.eviction.compiled import TINY_LFU, CompiledPolicy, Layout, check_sketch, sketch_width
 
 
 class TinyLfu(CompiledPolicy):
@@ -20,26 +20,32 @@ class TinyLfu(CompiledPolicy):
         window: Share of the slots that is the window; at least one slot is.
         protected: Share of the others that is protected.
         sample: Keys, in units of the capacity, after which counts are halved.
+        counters: In each of the sketch's four rows, a slot, one byte each.
 
     Raises:
         ArgumentError: A share is out of range.
     """
 
     def __init__(
-        self, capacity: int, *, window: float = 0.01, protected: float = 0.8, sample: int = 10
+        self,
+        capacity: int,
+        *,
+        window: float = 0.01,
+        protected: float = 0.8,
+        sample: int = 10,
+        counters: int = 4,
     ) -> None:
         for name, share in {"window": window, "protected": protected}.items():
             if not 0 <= share <= 1:
                 raise ArgumentError(f"{name} is {share}, allowed is a share from 0 to 1")
-        if sample < 1:
-            raise ArgumentError(f"sample is {sample}, allowed is >= 1")
+        check_sketch(sample, counters)
         slots = max(1, round(window * capacity))
         super().__init__(
             capacity,
             Layout(
                 kind=TINY_LFU,
                 n_lists=3,
-                width=4 << (max(1, capacity) - 1).bit_length(),
+                width=sketch_width(capacity, counters),
                 sample=sample * capacity,
                 window=slots,
                 protects=max(0, round(protected * (capacity - slots))),
