@@ -10,7 +10,7 @@ from transformers.models.mamba2.modeling_mamba2 import MambaRMSNormGated
 
 from helix_kernel.backends import BackendSelector
 from helix_kernel.errors import ArgumentError
-from helix_ssm.ops import causal_conv1d, long_conv, rms_norm, selective_scan
+from helix_ssm.ops import add_rms_norm, causal_conv1d, long_conv, rms_norm, selective_scan
 from helix_ssm.ops.chunked import ChunkedBackend
 
 
@@ -142,6 +142,8 @@ def test_bounds_that_do_not_cover_the_row_are_refused(bounds):
         (lambda: causal_conv1d(draw(1, 4, 3), draw(3, 0)), "at least one tap"),
         (lambda: long_conv(draw(1, 4, 3), draw(2, 4)), "kernel has shape"),
         (lambda: rms_norm(draw(1, 4), draw(3)), "weight has shape"),
+        (lambda: add_rms_norm(draw(1, 4), draw(1, 3), draw(4)), "residual has shape"),
+        (lambda: add_rms_norm(draw(1, 4), draw(1, 4), draw(4), eps=-1.0), "eps is -1.0"),
         (lambda: rms_norm(draw(1, 4), draw(4), eps=-1.0), "eps is -1.0"),
         (lambda: rms_norm(torch.ones(()), draw(4)), "no dimension"),
         (lambda: rms_norm(draw(1, 4), draw(4), group_size=3), "group_size is 3, allowed is a divisor of 4"),
