@@ -204,6 +204,7 @@ HELIX_EXPORT void helix_topo_eviction_forgotten(const Policy *p, const int64_t *
 }
 
 static void note(const Policy *p, int32_t slot, const uint64_t *before, const double *saved, int64_t i) {
+    if (p->kind != FSRS) return;
     if (before) p->before[slot] |= (uint64_t)1 << ((before[i] * 0x9E3779B97F4A7C15u) >> 58);
     if (saved) p->saved[slot] += saved[i], p->n_saved[slot]++;
 }

@@ -80,6 +80,12 @@ class EvictionSuite(Suite):
             f"of {len(keys)} requests {hits} are hits, but {self.capacity} slots allow {most} at most"
         )
 
+    def test_what_comes_with_requests_may_be_told(self) -> None:
+        keys = self._trace()
+        saved = np.linspace(-1, 2, len(keys))
+        hits = self.make_policy(self.capacity).requested(keys, before=keys % 7, saved_bits=saved)
+        assert hits.shape == keys.shape, f"with before and saved_bits {len(keys)} requests give {hits.shape}"
+
     @_online
     def test_requests_in_many_calls_are_as_in_one(self) -> None:
         keys = self._trace()
