@@ -122,9 +122,9 @@ CHOICES = """## How the setting came about
 About thirty settings were tried on one order of each of two texts: the standard library without its tests,
 and four novels of Project Gutenberg, with 8,192 slots and a million requests. So the orders and the prose
 above are new to the setting, the sources of the library are not. What helped is `w_frequency`: a sketch
-counts keys, as in TinyLFU, and what gave way and comes again begins with a larger stability. Of twelve settings
-without it none passed the best classic on both texts. The sketch takes 64 bytes a slot; that of TinyLFU takes
-16, in one row as many as here.
+counts keys, as in TinyLFU, and what gave way and comes again begins with a larger stability. Of twelve
+settings without it none passed the best classic on both texts. The sketch takes 64 bytes a slot; that of
+TinyLFU takes 16, in one row as many as here.
 
 The goal was half of the way from LRU to the bound on both texts. It is not reached. E, C and Φ change little,
 and not always for the better: their weights stay 0 by default.
