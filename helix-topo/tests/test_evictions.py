@@ -147,6 +147,15 @@ def test_a_stability_beyond_all_classes_is_in_the_last_one():
     assert policy.victim(2e18) == 1
 
 
+def test_what_is_wrong_again_and_again_gives_way_from_the_first_class():
+    policy = Fsrs(2, clock="time", initial=1.0)
+    policy.added([0, 1], 0.0)
+    for _ in range(12):
+        policy.recalled([0], 1.0, correct=False)
+    assert int(policy.list[0]) == 0
+    assert policy.victim(1.5) == 0
+
+
 def test_tiny_lfu_keeps_what_came_often_from_what_comes_once():
     """A scan through the memory, which makes a recency list forget everything."""
     often, scan = np.tile(np.arange(50), 20), np.arange(1000, 3000)
