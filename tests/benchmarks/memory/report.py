@@ -111,8 +111,8 @@ def tiers() -> str:
     )
     return _section(
         "A model that learns as it reads, and each tier beside it",
-        "Bits per byte, each predicted before anything is learned of it; the model (two Mamba layers of width "
-        f"128) reads once. Seeds: {sizes}.",
+        "Bits per byte, each predicted before anything is learned of it; the model (two Mamba layers of "
+        f"width 128) reads once. Seeds: {sizes}.",
         f"| | {' | '.join(corpora)} |\n|---|{'---:|' * len(corpora)}",
         rows,
     )
@@ -128,8 +128,8 @@ def passkeys() -> str:
     ]
     return _section(
         "A number that was said once",
-        "Six digits, said somewhere in a text and asked for at its end: how often all six came back, and what "
-        "a read of the memory costs then, at one place.",
+        "Six digits, said somewhere in a text and asked for at its end: how often all six came back, and "
+        "what a read of the memory costs then, at one place.",
         "| bytes | trials | with memory | model alone | microseconds a read |\n|---:|---:|---:|---:|---:|",
         rows,
     )
