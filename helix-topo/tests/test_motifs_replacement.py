@@ -15,7 +15,7 @@ def noise(length, *, seed):
 
 
 def known_after_a_flood(replace, *, said):
-    """Return how much is known of a phrase that was said so often, with noise between, before a flood of it."""
+    """Return how much is known of a phrase that was said so often, noise between, before a flood of it."""
     motifs = Motifs(budget=1 << 20, orders=(ORDER,), replace=replace, capacity=16, min_count=1)
     phrase = noise(400, seed=0)
     for time in range(said):
