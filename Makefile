@@ -47,6 +47,14 @@ bench: $(VENV)/stamp
 	$(BIN)/python tests/benchmarks/loader/run.py --write
 	$(BIN)/python tests/benchmarks/ranks/run.py --write
 	$(BIN)/python tests/benchmarks/resume/run.py --write
+	$(BIN)/python tests/benchmarks/memory/mqar.py --write
+	$(BIN)/python tests/benchmarks/memory/hit_rates.py --write
+	$(BIN)/python tests/benchmarks/memory/costs.py --write
+	$(BIN)/python tests/benchmarks/memory/language_model.py
+	$(BIN)/python tests/benchmarks/memory/compression.py
+	$(BIN)/python tests/benchmarks/memory/prequential.py
+	$(BIN)/python tests/benchmarks/memory/passkey.py
+	$(BIN)/python tests/benchmarks/memory/report.py --write
 
 clean:
 	rm -rf $(VENV) dist docs/_build docs/reference/generated .pytest_cache .mypy_cache .ruff_cache
