@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from helix_kernel.errors import InputError
 from helix_topo.entries import Entries, Lent
 from helix_topo.mixing import Mixing
+from helix_topo.motifs.tier import Motifs
 from helix_topo.nearest_symbols import NearestSymbols
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Hierarchy(nn.Module):
     def __init__(
         self,
         *,
-        motifs: Callable[..., Any],
+        motifs: Callable[..., Any] = Motifs,
         cycles: Callable[..., Any] | None = None,
         cores: Callable[..., Any] | None = None,
         vectors: Callable[..., Any] | None = None,

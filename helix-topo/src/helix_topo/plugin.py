@@ -90,11 +90,13 @@ def helix_evictions() -> list[Component]:
         Component(
             name="lru",
             target="helix_topo.eviction.lru:Lru",
+            config="helix_topo.config.eviction:PolicyConfig",
             summary="The entry whose last recall is longest ago",
         ),
         Component(
             name="lfu",
             target="helix_topo.eviction.lfu:Lfu",
+            config="helix_topo.config.eviction:PolicyConfig",
             summary="The entry that was recalled least often",
         ),
         Component(
@@ -106,6 +108,7 @@ def helix_evictions() -> list[Component]:
         Component(
             name="belady",
             target="helix_topo.eviction.belady:Belady",
+            config="helix_topo.config.eviction:PolicyConfig",
             summary="The entry needed latest, of a trace that is known in advance: a bound, not a policy",
         ),
     ]

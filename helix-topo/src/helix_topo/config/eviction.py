@@ -12,6 +12,13 @@ _CAPACITY = "Slots of the memory that it serves"
 
 
 @attrs.frozen(kw_only=True)
+class PolicyConfig:
+    """One entry gives way to another."""
+
+    capacity: int = option(help=_CAPACITY, ge=1)
+
+
+@attrs.frozen(kw_only=True)
 class FsrsConfig:
     """The entry least likely to be recalled gives way."""
 
