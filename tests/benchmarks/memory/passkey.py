@@ -7,6 +7,7 @@ memory that reads along. Then the model is asked, and continues with the likelie
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import statistics
@@ -85,24 +86,27 @@ def main() -> None:
     """Measure each length, and add a line of JSON for it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bytes", nargs="+", type=int, default=[1 << 12, 1 << 16, 1 << 18, 1 << 20])
-    parser.add_argument("--trials", type=int, default=10)
+    parser.add_argument("--budgets", nargs="+", type=int, default=[64, 256], help="of the motifs, in MiB")
+    parser.add_argument("--trials", type=int, default=5)
     parser.add_argument("--train-steps", type=int, default=150)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".jsonl"))
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     model = trained(options.train_steps)
-    for n_bytes in options.bytes:
+    for n_bytes, budget in itertools.product(options.bytes, options.budgets):
         right, alone, costs = 0, 0, []
         for trial in range(options.trials):
             key = f"{random.Random(1000 + trial).randrange(10**N_DIGITS):0{N_DIGITS}d}"
             ids = text_with(key, n_bytes, seed=trial)
-            memory = default_kernel().build("memory_tier", MEMORY)
+            motifs = {"use": "motifs", "budget": budget << 20}
+            memory = default_kernel().build("memory_tier", MEMORY | {"motifs": motifs})
             said, cost = answer(model, ids, memory)
             right += said == key
             costs.append(cost)
             alone += answer(model, ids, None)[0] == key if n_bytes <= 1 << 16 else 0
         line = {
             "bytes": n_bytes,
+            "budget": budget,
             "trials": options.trials,
             "with memory": right / options.trials,
             "model alone": alone / options.trials if n_bytes <= 1 << 16 else None,

@@ -121,7 +121,7 @@ def tiers() -> str:
 def passkeys() -> str:
     """Return the table of numbers said once."""
     rows = [
-        f"| {line['bytes']:,} | {line['trials']} | {100 * line['with memory']:.0f} % | "
+        f"| {line['bytes']:,} | {line['budget']} | {line['trials']} | {100 * line['with memory']:.0f} % | "
         + ("not tried" if line["model alone"] is None else f"{100 * line['model alone']:.0f} %")
         + f" | {line['microseconds a read']:.0f} |"
         for line in _findings("passkey")
@@ -130,7 +130,9 @@ def passkeys() -> str:
         "A number that was said once",
         "Six digits, said somewhere in a text and asked for at its end: how often all six came back, and "
         "what a read of the memory costs then, at one place.",
-        "| bytes | trials | with memory | model alone | microseconds a read |\n|---:|---:|---:|---:|---:|",
+        "| bytes | MiB of motifs | trials | with memory | model alone | microseconds a read |\n"
+        + "|---:" * 6
+        + "|",
         rows,
     )
 
