@@ -127,8 +127,8 @@ settings without it none passed the best classic on both texts. The sketch takes
 TinyLFU takes 16, in one row as many as here.
 
 The goal was half of the way from LRU to the bound on both texts. It is not reached. E, C and Φ change little,
-and not always for the better: their weights stay 0 by default. H1, and the older closed form of the stability,
-were not tried in eviction. At 131,072 slots the lead on code is too small to count.
+and not always for the better: their weights stay 0 by default. H1, and the older closed form of the
+stability, were not tried in eviction. At 131,072 slots the lead on code is too small to count.
 
 The sketch, not the half-life, makes the difference to the classics, and it takes more bytes; what those bytes
 would do as more slots was not measured, so that nothing is said of policies of equal size. Results of the
