@@ -123,7 +123,7 @@ def passkeys() -> str:
     rows = [
         f"| {line['bytes']:,} | {line['budget']} | {line['trials']} | {100 * line['with memory']:.0f} % | "
         + ("not tried" if line["model alone"] is None else f"{100 * line['model alone']:.0f} %")
-        + f" | {line['microseconds a read']:.0f} |"
+        + f" | {line.get('microseconds a read') or 0:.0f} |".replace(" 0 |", " not measured |")
         for line in _findings("passkey")
     ]
     return _section(
