@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     Slots = NDArray[np.int64]
     Numbers = NDArray[np.float64]
 
+THRESHOLDS = (4.0, 16.0)
+"""Stabilities from which on a link is intermediate, and stable; in units of the initial one."""
+
 
 class Ledger(HostModule):
     """Stability, time of the last recall, evidence and link class by slot; all of it buffers.
@@ -39,7 +42,7 @@ class Ledger(HostModule):
     clock: Tensor
 
     def __init__(
-        self, capacity: int, rule: Rule | None = None, *, thresholds: tuple[float, float] = (4.0, 16.0)
+        self, capacity: int, rule: Rule | None = None, *, thresholds: tuple[float, float] = THRESHOLDS
     ) -> None:
         super().__init__()
         if capacity < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,9 +11,12 @@ import rustworkx as rx
 from helix_kernel.errors import DependencyError, InputError
 from helix_topo.analysis import analysed, cycle_basis
 from helix_topo.graph import TransitionGraph
+from helix_topo.ledger import THRESHOLDS
+from helix_topo.links import CLASSES
 from helix_topo.motifs.lasting import lasting
 from helix_topo.motifs.tier import Motifs
 from helix_topo.persistence import persistence
+from helix_topo.stability import FACTOR
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,11 +27,12 @@ if TYPE_CHECKING:
 
     from helix_topo.analysis import Analysis
     from helix_topo.graph import Arcs
+    from helix_topo.links import Link
     from helix_topo.motifs.lasting import Lasting
 
 _N_MOTIFS = 45
 _N_FOR_HOLES = 2000
-_THRESHOLDS = {"U": (0.0, 4.0), "I": (4.0, 16.0), "S": (16.0, np.inf)}
+_THRESHOLDS = dict(zip(CLASSES, pairwise((0.0, *THRESHOLDS, np.inf)), strict=True))
 """Classes of links by stability, in units of a new entry's: those of `helix_topo.ledger.Ledger`."""
 
 
@@ -189,7 +194,7 @@ def _stability(axes: Axes, known: Lasting) -> None:
     ages = np.linspace(0, x[-1], 200)
     for retrievability, style in ((0.9, "-"), (0.5, "--")):
         # R = (1 + 19/81 · age / S)^(-1/2), for S
-        needed = 19 / 81 * ages / (retrievability**-2 - 1)
+        needed = FACTOR * ages / (retrievability**-2 - 1)
         axes.plot(ages[1:], needed[1:], style, color="#a03020", lw=1, label=f"R = {retrievability:g}")
     axes.set_ylim(2.0**-3.25, 2.0 ** max(5.0, stability.max() + 0.5))
     axes.legend(loc="upper right", fontsize=8)
@@ -211,6 +216,6 @@ def _links(axes: Axes, known: Lasting) -> None:
         axes.legend(fontsize=8)
 
 
-def _of_class(known: Lasting, link: str) -> Any:
+def _of_class(known: Lasting, link: Link) -> Any:
     low, high = _THRESHOLDS[link]
     return (known.stability >= low) & (known.stability < high)

@@ -12,6 +12,7 @@ import torch
 
 from helix_kernel.errors import ArgumentError
 from helix_topo.native import address
+from helix_topo.stability import Rule, retrievability, strengthened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -225,9 +226,9 @@ def _halves() -> np.ndarray[Any, np.dtype[np.uint8]]:
 def _gains(growth: float) -> np.ndarray[Any, np.dtype[np.uint16]]:
     """Return how many 256ths of a class (half of a doubling) a recall adds, by log2(age / S) in halves + 32.
 
-    With R = (1 + 19/81 * age / S)^(-1/2), the stability is multiplied by 1 + growth * (e^(1 - R) - 1).
+    It is what `stability.strengthened` makes of a stability of 1.
     """
     ratio = 2.0 ** ((np.arange(2 * _CLASSES) - _CLASSES) / 2)
-    retrievability = (1 + 19 / 81 * ratio) ** -0.5
-    factor = 1 + growth * np.expm1(1 - retrievability)
+    fresh = np.ones_like(ratio)
+    factor = strengthened(fresh, retrievability(ratio, fresh), Rule(growth=growth))
     return np.round(256 * 2 * np.log2(factor)).astype(np.uint16)
