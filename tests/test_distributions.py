@@ -22,6 +22,7 @@ PROJECTS = [
     ROOT / "helix-cpu",
     ROOT / "helix-cuda",
     ROOT / "helix-topo",
+    ROOT / "helix-multimodal",
 ]
 
 # What a wheel puts where Python looks for files to run as it starts.

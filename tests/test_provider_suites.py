@@ -43,6 +43,7 @@ def test_some_of_a_providers_components_pass_their_suites():
         ("helix-cpu", 100),
         ("helix-cuda", 10),
         ("helix-data", 300),
+        ("helix-multimodal", 200),
         ("helix-ray", 20),
         ("helix-ssm", 1000),
         ("helix-topo", 100),

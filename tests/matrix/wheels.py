@@ -19,6 +19,7 @@ _FOLDERS = [
     ROOT / "helix-cpu",
     ROOT / "helix-cuda",
     ROOT / "helix-topo",
+    ROOT / "helix-multimodal",
 ]
 KERNEL = "helix-kernel"
 

@@ -1,0 +1,1 @@
+"""How well two sequences, or sets, of tokens belong together."""

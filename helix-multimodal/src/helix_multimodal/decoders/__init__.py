@@ -1,0 +1,1 @@
+"""From tokens back to a kind of data."""

@@ -1,0 +1,1 @@
+"""From a batch of one kind of data to tokens that a sequence layer reads."""

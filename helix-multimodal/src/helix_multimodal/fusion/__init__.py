@@ -1,0 +1,1 @@
+"""Several kinds of data about one thing become one vector."""

@@ -1,0 +1,1 @@
+"""Pipelines: classification, retrieval, captioning and reconstruction over any kinds of data."""

@@ -1,0 +1,1 @@
+"""Conformance suites of the kinds that this distribution brings."""
