@@ -13,7 +13,15 @@ SECTIONS = {
     "trainer": "helix-train",
 }
 
+KINDS = (
+    dict.fromkeys(("dataset", "loader", "tokenizer"), "helix-data")
+    | dict.fromkeys(("callback", "logger", "metric", "schedule", "trainer"), "helix-train")
+    | dict.fromkeys(("alignment", "decoder", "encoder", "fusion"), "helix-multimodal")
+    | {"eviction": "helix-topo"}
+)
+
 COMPONENTS = {
+    "alignment": dict.fromkeys(("ctc", "info-nce", "sinkhorn", "soft-dtw"), "helix-multimodal"),
     "backend": {
         "cpu-simd": "helix-cpu",
         "cuda-triton": "helix-cuda",
@@ -34,6 +42,7 @@ COMPONENTS = {
         "export": "helix-ssm",
         "generate": "helix-train",
         "import": "helix-ssm",
+        "inspect": "helix-multimodal",
         "ray-train": "helix-ray",
         "ray-tune": "helix-ray",
         "report": "helix-train",
@@ -54,8 +63,33 @@ COMPONENTS = {
             "text-tokens",
         ),
         "helix-data",
+    )
+    | {"file-groups": "helix-multimodal"},
+    "decoder": dict.fromkeys(("bytes", "pixels", "points", "waveform"), "helix-multimodal"),
+    "encoder": dict.fromkeys(
+        (
+            "byte-embedding",
+            "byte-patches",
+            "image-patches",
+            "learned-frames",
+            "log-mel",
+            "point-groups",
+            "video-tubelets",
+        ),
+        "helix-multimodal",
     ),
     "eviction": dict.fromkeys(("belady", "fsrs", "lfu", "lru", "tinylfu"), "helix-topo"),
+    "fusion": dict.fromkeys(
+        (
+            "cross-attention",
+            "early-concat",
+            "gated",
+            "interleaved-scan",
+            "late-logits",
+            "low-rank-bilinear",
+        ),
+        "helix-multimodal",
+    ),
     "layer": dict.fromkeys(
         (
             "attention",
@@ -89,6 +123,7 @@ COMPONENTS = {
         "helix-ssm",
     )
     | dict.fromkeys(("fsq", "quantised-autoencoder", "rvq", "vq"), "helix-data")
+    | dict.fromkeys(("captioner", "multimodal-classifier", "reconstructor", "retriever"), "helix-multimodal")
     | {"memory-layer": "helix-topo"},
     "loader": {"prefetch": "helix-data"},
     "logger": dict.fromkeys(("csv", "mlflow", "tensorboard", "wandb"), "helix-train") | {"ray": "helix-ray"},
@@ -110,6 +145,7 @@ COMPONENTS = {
         ),
         "helix-train",
     ),
+    "modality": dict.fromkeys(("audio", "image", "point-cloud", "text", "video"), "helix-multimodal"),
     "op": dict.fromkeys(
         (
             "add_rms_norm",
@@ -154,6 +190,5 @@ def distribution_of(kind: str, name: str) -> str | None:
 
 
 def distribution_of_kind(kind: str) -> str | None:
-    """Return the one first-party distribution of a kind that only one provides, or None."""
-    providers = set(COMPONENTS.get(kind, {}).values())
-    return providers.pop() if len(providers) == 1 else None
+    """Return the first-party distribution that brings a kind, or None; the kernel's own kinds have none."""
+    return KINDS.get(kind)

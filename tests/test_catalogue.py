@@ -44,6 +44,11 @@ def test_the_sections_are_the_same(kernel):
             assert catalogue.SECTIONS[section] == provider
 
 
+def test_the_kinds_that_plugins_bring_are_the_same(kernel):
+    brought = {name: kind.provider for name, kind in kernel.registry.kinds.items()}
+    assert {name: who for name, who in brought.items() if who != "helix-kernel"} == catalogue.KINDS
+
+
 def test_a_distribution_is_found_by_component_and_by_kind():
     assert catalogue.distribution_of("layer", "mamba") == "helix-ssm"
     assert catalogue.distribution_of("layer", "nothing") is None

@@ -22,6 +22,10 @@ DTYPES = ("float32", "float64")
 if_causal = applies_when("layers that do not look ahead", lambda suite: suite.traits.is_causal)
 if_it_keeps_a_state = applies_when("layers that keep a state", lambda suite: suite.traits.keeps_state)
 if_it_keeps_none = applies_when("layers without state", lambda suite: not suite.traits.keeps_state)
+EXAMPLES = "test_of_examples_"
+if_it_makes_inputs = applies_when(
+    "layers that make inputs of their own", lambda suite: suite.traits.makes_inputs
+)
 if_it_packs = applies_when("layers that take cu_seqlens", lambda suite: suite.traits.packs)
 
 
@@ -35,12 +39,14 @@ class Traits:
         packs: Whether its `forward` takes ``cu_seqlens``.
         vocab_size: Its attribute of that name, the number of ids that it takes; None for one that takes
             vectors.
+        makes_inputs: Whether it has a method ``example_inputs``, since it takes neither vectors nor ids.
     """
 
     is_causal: bool
     keeps_state: bool
     packs: bool
     vocab_size: int | None
+    makes_inputs: bool = False
 
     @classmethod
     def of(cls, layer: nn.Module) -> Traits:
@@ -51,6 +57,7 @@ class Traits:
             keeps_state=is_causal and hasattr(layer, "init_state"),
             packs="cu_seqlens" in inspect.signature(type(layer).forward).parameters,
             vocab_size=getattr(layer, "vocab_size", None),
+            makes_inputs=hasattr(layer, "example_inputs"),
         )
 
 
@@ -67,6 +74,12 @@ class LayerBasis(Suite):
     def traits(self) -> Traits:
         """What the layer says of itself."""
         return Traits.of(self._seeded_layer(0))
+
+    def left_out(self, case: str) -> str | None:
+        """Return what a case is for where this layer is something else, or None where it applies."""
+        if self.traits.makes_inputs and not case.startswith(EXAMPLES):
+            return "layers that take one tensor"
+        return super().left_out(case)
 
     def make_layer(self) -> nn.Module:
         """Return a new layer in float32, its weights drawn from torch's global generator."""

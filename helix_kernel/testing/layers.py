@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helix_kernel.testing._layer_basis import DTYPES, Traits, if_causal, is_of, weighed
+from helix_kernel.testing._layer_examples import ExampleCases
 from helix_kernel.testing._layer_states import StateCases
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["LayerSuite", "Traits"]
 
 
-class LayerSuite(StateCases):
+class LayerSuite(ExampleCases, StateCases):
     """Pytest class of the layer protocol (docs: "What each kind must be").
 
     A subclass overrides `make_layer`, and `inputs` and `output_shape` where the layer does not map
@@ -31,6 +32,10 @@ class LayerSuite(StateCases):
     about state are then left out. One that looks ahead says so by an attribute ``causal = False``, and is
     excused from what only holds for causal layers. One whose `forward` takes ``cu_seqlens`` must treat
     packed sequences as if each came alone.
+
+    A model that takes neither, such as several kinds of data by name, has a method
+    ``example_inputs(batch_size, *, seed)`` which returns what its `forward` takes, a tree of tensors; its
+    cases are those of examples.
 
     Attributes:
         d_model: Width of the inputs that `inputs` makes.

@@ -6,6 +6,14 @@ import helix_kernel
 from helix_kernel import Component, Kind
 
 _TESTING = "helix_multimodal.testing"
+_FUSIONS = (
+    "early-concat",
+    "late-logits",
+    "gated",
+    "cross-attention",
+    "interleaved-scan",
+    "low-rank-bilinear",
+)
 
 
 @helix_kernel.hookimpl
@@ -235,7 +243,82 @@ def helix_alignments() -> list[Component]:
 @helix_kernel.hookimpl
 def helix_layers() -> list[Component]:
     """Return the models."""
-    return []
+    pictures, sound = {"use": "image-patches", "patch": 8}, {"use": "log-mel"}
+    text = {"use": "byte-embedding"}
+    both = {"encoders": {"picture": pictures, "sound": sound}}
+    three = {
+        "encoders": {**both["encoders"], "text": text},
+        "query": ["picture", "sound"],
+        "target": ["text"],
+    }
+    return [
+        Component(
+            name="multimodal-classifier",
+            target="helix_multimodal.models.classifier:MultimodalClassifier",
+            config="helix_multimodal.config.models:MultimodalClassifierConfig",
+            examples=[{**both, "n_classes": 5, "fusion": {"use": name}} for name in _FUSIONS],
+            summary="Any parts of a thing to its class",
+        ),
+        Component(
+            name="retriever",
+            target="helix_multimodal.models.retriever:Retriever",
+            config="helix_multimodal.config.models:RetrieverConfig",
+            examples=[
+                {**three, "fusion": {"use": "gated"}},
+                {**three, "alignment": {"use": "soft-dtw"}},
+                {**three, "alignment": {"use": "sinkhorn"}},
+                {
+                    "encoders": {"sound": sound},
+                    "query": ["sound"],
+                    "target": ["text"],
+                    "alignment": {"use": "ctc"},
+                },
+            ],
+            summary="Finds, of many, what belongs to a thing, such as the text of a picture",
+        ),
+        Component(
+            name="captioner",
+            target="helix_multimodal.models.captioner:Captioner",
+            config="helix_multimodal.config.models:CaptionerConfig",
+            examples=[{**both, "target": "text"}],
+            summary="Any parts of a thing to a text, byte by byte",
+        ),
+        Component(
+            name="reconstructor",
+            target="helix_multimodal.models.reconstructor:Reconstructor",
+            config="helix_multimodal.config.models:ReconstructorConfig",
+            examples=[
+                {"part": "text", "encoder": {"use": "byte-patches"}, "decoder": {"use": "bytes"}},
+                {"part": "picture", "encoder": pictures, "decoder": {"use": "pixels"}},
+                {"part": "shape", "encoder": {"use": "point-groups"}, "decoder": {"use": "points"}},
+            ],
+            summary="One kind of data through a code of tokens and back",
+        ),
+    ]
+
+
+@helix_kernel.hookimpl
+def helix_datasets() -> list[Component]:
+    """Return the dataset."""
+    return [
+        Component(
+            name="file-groups",
+            target="helix_multimodal.data.file_groups:FileGroups",
+            config="helix_multimodal.config.data:FileGroupsConfig",
+            examples=[
+                {
+                    "path": "<classes>",
+                    "files": {"text": "{name}.txt"},
+                    "modalities": {"text": {"use": "text"}},
+                    "shapes": {"text": [64]},
+                    "batch_size": 4,
+                    "task": task,
+                }
+                for task in ("retrieval", "classification", "reconstruction")
+            ],
+            summary="Files that belong together by their names, each part of a kind of its own",
+        )
+    ]
 
 
 @helix_kernel.hookimpl

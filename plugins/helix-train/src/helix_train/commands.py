@@ -15,7 +15,7 @@ from helix_kernel.lock import load_locked
 from helix_kernel.restore import OpenedModel, SavedRun, Weights, open_model
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from helix_train.evaluation import Evaluation
 
@@ -88,7 +88,7 @@ def evaluate(
     opened = _open(checkpoint, also=["data"], weights=weights, accept_versions=accept_versions, locked=locked)
     config = opened.run.config(["data"])
     dataset = config.kernel.build("dataset", config["data"])
-    found = evaluate_dataset(opened.model, dataset, chunk_len=chunk_len)
+    found = evaluate_dataset(opened.model, dataset, chunk_len=chunk_len, loss=_loss_of(opened.run))
     if found is None:
         raise InputError(
             f"{opened.run.path}: its data hold nothing out; set data.validation_fraction above 0"
@@ -218,7 +218,7 @@ def _measures(found: Evaluation) -> dict[str, Any]:
     """Return what an evaluation tells: of bytes, of tokens, or of classes of whole rows."""
     if found.tokens_per_byte is None:
         accuracy = {} if found.accuracy is None else {"accuracy": found.accuracy}
-        return {**accuracy, "loss": found.loss, "targets": found.n_targets}
+        return {**accuracy, "loss": found.loss, "targets": found.n_targets, **found.metrics}
     of_bytes = {"bits_per_byte": found.bits_per_byte, "bytes": found.n_bytes}
     if found.tokens_per_byte == 1:
         return of_bytes
@@ -260,6 +260,16 @@ def _tokenizer(run: SavedRun, path: str | None) -> Any | None:
     alone = {name: value for name, value in table.items() if name == "kernel"} | {"tokenizer": named}
     config = attrs.evolve(run, attributes={**run.attributes, "config": alone}).config()
     return config.kernel.build("tokenizer", config["tokenizer"])
+
+
+def _loss_of(run: SavedRun) -> Callable[..., Any]:
+    """Return the run's loss, built when it is called: only targets that are no classes need it."""
+
+    def measured(*compared: Any, **masked: Any) -> Any:
+        config = run.config(["loss"])
+        return config.kernel.build("loss", config["loss"])(*compared, **masked)
+
+    return measured
 
 
 def _baselines(dataset: Any) -> dict[str, float]:

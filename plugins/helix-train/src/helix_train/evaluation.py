@@ -81,16 +81,19 @@ def evaluate_dataset(
     dataset: Any,
     *,
     chunk_len: int = 0,
+    loss: Any = None,
     metrics: Metrics | None = None,
     watch: Watch | None = None,
 ) -> Evaluation | None:
     """Measure a model on what a dataset holds out.
 
     Args:
-        model: From ids (B, L) int64 to logits (B, L, V).
+        model: From ids (B, L) int64 to logits (B, L, V). What its method ``measures(batches)`` makes of the
+            held-out batches, numbers by name, is measured too.
         dataset: Has ``evaluation_batches()`` or else ``held_out()``, ``seq_len`` and ``batch_size``; and
             ``tokens_per_byte`` where its tokens are no bytes, None where they are no text.
         chunk_len: Read all in one pass, so many tokens at a time; 0: in windows of the dataset's.
+        loss: Measures predictions whose targets are floating, and so no classes; see `evaluate_batches`.
         metrics: What to measure besides the loss.
         watch: Hears how far it is; what it raises ends the measuring.
 
@@ -110,11 +113,12 @@ def evaluate_dataset(
             "one text to read in a pass; leave --stream out"
         )
     else:
-        found = evaluate_batches(model, dataset.evaluation_batches(), metrics=metrics, watch=watch)
+        found = evaluate_batches(model, dataset.evaluation_batches(), loss=loss, metrics=metrics, watch=watch)
     if found is None:
         return None
     tokens_per_byte = getattr(dataset, "tokens_per_byte", 1.0)
-    return attrs.evolve(found, tokens_per_byte=tokens_per_byte, metrics=metrics.compute())
+    measured = {**metrics.compute(), **_own_measures(model, dataset)}
+    return attrs.evolve(found, tokens_per_byte=tokens_per_byte, metrics=measured)
 
 
 def evaluate(
@@ -201,6 +205,7 @@ def evaluate_batches(
     model: torch.nn.Module,
     batches: Iterable[Any],
     *,
+    loss: Any = None,
     metrics: Metrics | None = None,
     watch: Watch | None = None,
 ) -> Evaluation | None:
@@ -211,11 +216,16 @@ def evaluate_batches(
             classes of whole rows.
         batches: Each has ``inputs`` (B, L) and ``targets`` (B, L) or (B,), and perhaps ``mask``, bool in the
             targets' shape: which of them count; and ``input_mask``, see `helix_train.objective.Examples`.
+        loss: ``loss(prediction, targets, mask=…)``, the mean over those that count. It measures predictions
+            of floating targets, where a cross-entropy would have nothing to say.
         metrics: Sees every prediction whose target counts.
         watch: See `evaluate_dataset`.
 
     Returns:
         None where there is no target that counts.
+
+    Raises:
+        ArgumentError: Targets are floating, and there is no loss.
     """
     total, count, n_right = 0.0, 0, 0
     of_rows = False
@@ -224,11 +234,16 @@ def evaluate_batches(
             examples = Examples.of(batch, device)
             logits = predict(model, examples)
             kept = ... if examples.mask is None else examples.mask.cpu()
+            if metrics is not None:
+                metrics.update(logits, examples.targets, mask=examples.mask)
+            if examples.targets.is_floating_point():
+                n_kept = examples.targets[kept].numel()
+                total += n_kept * _mean(loss, logits, examples)
+                count += n_kept
+                continue
             losses = _losses(logits, examples.targets)[kept]
             total += float(losses.sum())
             count += losses.numel()
-            if metrics is not None:
-                metrics.update(logits, examples.targets, mask=examples.mask)
             of_rows = examples.targets.dim() == 1
             if of_rows:
                 n_right += int((logits.argmax(-1) == examples.targets).cpu()[kept].sum())
@@ -277,6 +292,23 @@ def _losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     flat = targets.flatten().to(logits.device)
     losses = F.cross_entropy(logits.flatten(0, -2).float(), flat, reduction="none")
     return losses.cpu().double().view(targets.shape)
+
+
+def _mean(loss: Any, prediction: torch.Tensor, examples: Examples) -> float:
+    if loss is None:
+        raise ArgumentError(
+            "the data's targets are floating, and no loss is given that could measure their predictions"
+        )
+    masked = {} if examples.mask is None else {"mask": examples.mask}
+    return float(loss(prediction.float(), examples.targets, **masked))
+
+
+def _own_measures(model: torch.nn.Module, dataset: Any) -> dict[str, float]:
+    measures = getattr(model, "measures", None)
+    if measures is None or not hasattr(dataset, "evaluation_batches"):
+        return {}
+    with _measuring(model) as device:
+        return dict(measures(Examples.of(batch, device).inputs for batch in dataset.evaluation_batches()))
 
 
 def _check(n_tokens: int, **sizes: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -65,13 +66,14 @@ class Examples:
     """A batch on the device that it is trained on.
 
     Args:
-        inputs: What the model is given, (B, L).
-        targets: What the loss compares its output with: (B, L), or (B,) for classes of whole rows.
+        inputs: What the model is given: (B, L), or several by name, each with a method ``to``.
+        targets: What the loss compares its output with: (B, L), or (B,) for classes of whole rows; floating
+            where no classes are meant.
         mask: Which targets count, bool, in the targets' shape; None for all.
         input_mask: Which inputs are no padding, bool (B, L), for the model to know; None for all.
     """
 
-    inputs: Tensor
+    inputs: Any
     targets: Tensor
     mask: Tensor | None = None
     input_mask: Tensor | None = None
@@ -85,11 +87,17 @@ class Examples:
             return None if tensor is None else tensor.to(device)
 
         return cls(
-            inputs=batch.inputs.to(device),
+            inputs=_on(device, batch.inputs),
             targets=batch.targets.to(device),
             mask=moved("mask"),
             input_mask=moved("input_mask"),
         )
+
+
+def _on(device: torch.device, inputs: Any) -> Any:
+    if isinstance(inputs, Mapping):
+        return {name: part.to(device) for name, part in inputs.items()}
+    return inputs.to(device)
 
 
 def predict(model: Any, examples: Examples) -> Tensor:

@@ -352,7 +352,11 @@ class Trainer:
         averaged = averaged_weights(self.optimizer, self.model, self.callbacks)
         with kept_rngs(), self._reporter.paused(), averaged_in_place(self.model, averaged):
             evaluation = evaluate_dataset(
-                self.model, self.dataset, metrics=self._metrics, watch=self._while_validating
+                self.model,
+                self.dataset,
+                loss=self._parts.objective.loss,
+                metrics=self._metrics,
+                watch=self._while_validating,
             )
         if evaluation is None:
             return None

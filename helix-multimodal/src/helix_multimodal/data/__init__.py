@@ -1,0 +1,1 @@
+"""Folders of files as batches of several kinds of data about the same things."""
