@@ -1,4 +1,4 @@
-"""Text found by picture, by spoken word and by both, and transcripts by prompt, for each fusion and alignment.
+"""Text found by picture, by spoken word and by both, and transcripts by sound, by each fusion and alignment.
 
 Stamps of Tux Paint (package tuxpaint-stamps-default): a picture, its French spoken name where there is one,
 and its English text. Prompts of Asterisk (packages asterisk-core-sounds-en-wav, asterisk-core-sounds-en): a
