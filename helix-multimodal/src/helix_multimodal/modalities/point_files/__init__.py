@@ -1,0 +1,1 @@
+"""Readers and writers of files of points, a module a format."""
