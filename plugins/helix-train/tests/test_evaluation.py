@@ -290,3 +290,43 @@ class TestWatching:
         with pytest.raises(KeyError, match="enough"):
             evaluate(model, self.DATA, seq_len=10, batch_size=4, watch=end)
         assert model.training
+
+
+class Twice(torch.nn.Module):
+    """Doubles the part `x`, and counts rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, inputs):
+        return self.weight * inputs["x"]
+
+    def measures(self, batches):
+        return {"n_rows": float(sum(len(inputs["x"]) for inputs in batches))}
+
+
+def parts(x, targets, mask=None):
+    return SimpleNamespace(inputs={"x": torch.tensor(x)}, targets=torch.tensor(targets), mask=mask)
+
+
+def test_floating_targets_are_measured_by_the_loss():
+    batches = [parts([1.0, 2.0], [2.0, 5.0]), parts([3.0], [9.0])]
+    found = evaluate_batches(Twice(), batches, loss=torch.nn.L1Loss())
+    assert (found.loss, found.n_targets) == ((0 + 1 + 3) / 3, 3)
+    assert found.accuracy is None
+
+
+def test_floating_targets_without_a_loss_are_refused():
+    with pytest.raises(ArgumentError, match="targets are floating, and no loss is given"):
+        evaluate_batches(Twice(), [parts([1.0], [2.0])])
+
+
+def test_a_model_measures_what_it_likes_of_the_held_out_batches():
+    data = SimpleNamespace(
+        evaluation_batches=lambda: iter([parts([1.0, 2.0], [2.0, 4.0]), parts([3.0], [6.0])]),
+        tokens_per_byte=None,
+    )
+    found = evaluate_dataset(Twice(), data, loss=torch.nn.L1Loss())
+    assert found.metrics == {"n_rows": 3.0}
+    assert found.loss == 0
