@@ -25,8 +25,8 @@ _FLOOR = 1e-10
 class LogMel(nn.Module):
     """Tokens of sound: trunk(linear(log-mel energies of a few frames) + position).
 
-    Frame t is of the n_fft samples around sample t · hop, zeros outside the sound, times a Hann window; a
-    sound of T samples has ceil(T / hop) frames. A feature is (log10(max(filters · |FFT|², 1e-10)) + 4) / 4, at
+    Frame t is of the n_fft samples around sample t · hop, zeros outside the sound, times a Hann window;
+    T samples have ceil(T / hop) frames. A feature is (log10(max(filters · |FFT|², 1e-10)) + 4) / 4, at
     least -1.5, and about 1 for loud sound in -1 to 1. Channels are averaged before.
 
     Args:
