@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import attrs
 
-from helix_kernel import option
+from helix_kernel import FactoryOf, option
 from helix_multimodal.files import MAX_BYTES
+
+Layer = Annotated[Any, FactoryOf("layer", supplies=("d_model",))]
+"""A layer that tokens go through, built in their width."""
 
 Feature = Literal["colours", "normals"]
 """What a tensor may tell of a point beside where it is: three columns each."""
@@ -42,6 +45,9 @@ class PointGroupsConfig:
         gt=0,
     )
     d_hidden: int | None = option(None, help="Width of the network of each point; left out: d_model", ge=1)
+    layers: tuple[Layer, ...] = option(
+        (), help="Layers that tokens go through, each residual after a norm, such as mamba"
+    )
     place: bool = option(
         True, help="Whether tokens also tell where the cloud lies and how large it is, or its shape alone"
     )
