@@ -32,6 +32,26 @@ def to_channels(x: Tensor, own_channels: Tensor, channels: Channels) -> Tensor:
     if channels == 4:
         return torch.cat([colours, alpha], 1)
     colours = colours * alpha
-    if channels == 3:
-        return colours
+    return colours if channels == 3 else _luma(colours)
+
+
+def from_channels(x: Tensor, own_channels: Tensor) -> Tensor:
+    """Return pictures in channels of their own, the reverse of `to_channels` as far as there is one.
+
+    Args:
+        x: (B, 1, 3 or 4, H, W): grey, colours, or colours and alpha.
+        own_channels: How many each row is to have (B,), 1 to 4; alpha that x does not tell is 1.
+
+    Returns:
+        (B, 4, H, W), of which a row's own channels are the first.
+    """
+    n = own_channels.view(-1, 1, 1, 1)
+    alpha = x[:, 3:] if x.shape[1] == 4 else torch.ones_like(x[:, :1])
+    colours = x[:, :1].expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
+    grey = x[:, :1] if x.shape[1] == 1 else _luma(colours)
+    of_grey = torch.cat([grey, alpha, grey, grey], 1)
+    return torch.where(n <= 2, of_grey, torch.cat([colours, alpha], 1))
+
+
+def _luma(colours: Tensor) -> Tensor:
     return (colours * colours.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from helix_kernel.errors import ArgumentError
 from helix_multimodal.encoders.batches import own_places, own_values
@@ -59,8 +60,12 @@ def from_bytes(data: Tensor, sizes: Tensor, dtype: torch.dtype) -> Padded:
     longest = [max(1, int(size)) for size in sizes.max(0).values] if len(sizes) else [1] * n_axes
     blank = Padded(torch.zeros(len(sizes), *longest, dtype=dtype, device=data.device), sizes)
     own = own_places(blank).flatten(1)
-    count = int(own.sum(1).max()) if len(own) else 0
-    words = data[:, : count * width].to(torch.int32).reshape(len(data), count, width)
+    count = max(1, int(own.sum(1).max())) if len(own) else 1
+    words = (
+        F.pad(data, (0, max(0, count * width - data.shape[1])))[:, : count * width]
+        .to(torch.int32)
+        .reshape(len(data), count, width)
+    )
     flat = sum(words[..., byte] << (8 * byte) for byte in range(width))
     assert isinstance(flat, Tensor)
     if dtype.is_floating_point:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from helix_multimodal.inputs import Padded, pad
+from helix_multimodal.inputs import Padded, Tokens, pad
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,3 +78,24 @@ def _smooth(modality: str, shape: tuple[int, ...], seed: int) -> Tensor:
     places = torch.arange(shape[-1]) / 8
     wave = (places * (1 + seed) + seed).sin().expand(shape)
     return wave * 0.8 if modality == "audio" else ((wave + 1) * 127).to(torch.uint8)
+
+
+def tokens_for(
+    batch: Padded, d_model: int, *, dtype: torch.dtype = torch.float64, missing: bool = True
+) -> Tokens:
+    """Return tokens of which each sample has some and a missing one none.
+
+    Args:
+        batch: Tells how many rows there are, and which.
+        d_model: Width of the tokens.
+        dtype: Of the tokens.
+        missing: Whether rows have different numbers of tokens, hidden ones among them.
+    """
+    generator = torch.Generator().manual_seed(7)
+    shape = (len(batch.values), 4)
+    values = torch.randn(*shape, d_model, generator=generator, dtype=torch.float64)
+    mask = torch.ones(shape, dtype=torch.bool)
+    if missing:
+        mask = torch.rand(shape, generator=generator) < 0.7
+        mask[:, 2] = True
+    return Tokens(values.to(dtype if missing else torch.float32), mask & batch.present[:, None])
