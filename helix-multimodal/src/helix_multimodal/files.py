@@ -77,6 +77,11 @@ def check_size(where: str, n_bytes: int, max_bytes: int) -> None:
         )
 
 
+def suffix_of(target: Source) -> str:
+    """Return how a path's name ends, such as ``.png``; nothing of an open file."""
+    return "" if is_file(target) else Path(os.fspath(target)).suffix  # type: ignore[arg-type]  # mypy cannot tell
+
+
 def is_file(source: Source) -> bool:
     """Whether it is an open file and no path."""
     return not isinstance(source, str | os.PathLike) and (hasattr(source, "read") or hasattr(source, "write"))
