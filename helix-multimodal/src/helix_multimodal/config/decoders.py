@@ -60,4 +60,4 @@ class WaveformConfig:
         help="What makes codes of the vectors: a layer with encode and decode, such as rvq or fsq",
     )
     layers: tuple[Layer, ...] = option((), help="Layers that the vectors go through before")
-    spectral_weight: float = option(1.0, help="Weight of the spectral distance beside L1", ge=0)
+    spectral_weight: float = option(0.1, help="Weight of the spectral distance beside L1", ge=0)

@@ -47,7 +47,7 @@ class WaveformCodec(nn.Module):
         quantizer: LayerFactory,
         strides: Sequence[int] = (4, 4, 5, 4),
         d_hidden: int | None = None,
-        spectral_weight: float = 1.0,
+        spectral_weight: float = 0.1,
     ) -> None:
         super().__init__()
         width = d_model if d_hidden is None else d_hidden

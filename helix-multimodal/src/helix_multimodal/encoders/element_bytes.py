@@ -61,11 +61,8 @@ def from_bytes(data: Tensor, sizes: Tensor, dtype: torch.dtype) -> Padded:
     blank = Padded(torch.zeros(len(sizes), *longest, dtype=dtype, device=data.device), sizes)
     own = own_places(blank).flatten(1)
     count = max(1, int(own.sum(1).max())) if len(own) else 1
-    words = (
-        F.pad(data, (0, max(0, count * width - data.shape[1])))[:, : count * width]
-        .to(torch.int32)
-        .reshape(len(data), count, width)
-    )
+    # A negative amount cuts.
+    words = F.pad(data, (0, count * width - data.shape[1])).to(torch.int32).view(len(data), count, width)
     flat = sum(words[..., byte] << (8 * byte) for byte in range(width))
     assert isinstance(flat, Tensor)
     if dtype.is_floating_point:
