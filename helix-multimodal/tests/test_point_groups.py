@@ -154,3 +154,9 @@ def test_points_without_the_features_are_refused():
     batch = Padded(torch.zeros(1, 4, 3), torch.tensor([[4, 3]]))
     with pytest.raises(ArgumentError, match="3 columns, allowed are 6"):
         PointGroups(8, features=["colours"])(batch)
+
+
+def test_missing_samples_alone_have_no_tokens_whatever_their_columns():
+    tokens = PointGroups(8, features=["colours"])(pad([None, None], like=torch.zeros(0, 3)))
+    assert tokens.mask.tolist() == [[False], [False]]
+    assert tokens.values.isfinite().all()

@@ -12,6 +12,25 @@ from helix_multimodal.decoders import points as module
 from helix_multimodal.decoders.points import Points, chamfer, sphere
 from helix_multimodal.encoders.point_groups import PointGroups
 from helix_multimodal.inputs import Padded, Tokens, pad
+from helix_multimodal.testing.decoders import DecoderSuite
+
+
+class TestBarePoints(DecoderSuite):
+    def make_decoder(self):
+        return Points(self.d_model)
+
+
+class TestPointsWithFeatures(DecoderSuite):
+    def make_decoder(self):
+        return Points(self.d_model, features=["colours"], d_hidden=12)
+
+    def make_batch(self, modality):
+        generator = torch.Generator().manual_seed(0)
+        return pad([torch.rand(n, 6, generator=generator) if n else None for n in (19, 2, 0, 8)])
+
+    def make_pair(self, modality):
+        generator = torch.Generator().manual_seed(0)
+        return pad([torch.rand(19, 6, generator=generator) for _ in range(2)])
 
 
 def scipy_chamfer(x, y):

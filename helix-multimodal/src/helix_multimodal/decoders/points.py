@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from helix_kernel.errors import ArgumentError
 from helix_multimodal.checks import check_at_least
 from helix_multimodal.encoders.batches import check_batch, own_values
+from helix_multimodal.encoders.point_tables import point_table
 from helix_multimodal.inputs import Padded, Tokens, pool
 from helix_multimodal.modalities.point_cloud import checked_features
 
@@ -70,14 +71,8 @@ class Points(nn.Module):
         Raises:
             ArgumentError: The target is not of point clouds, or has fewer columns than the prediction.
         """
-        check_batch("points", target, self.modality)
-        if target.values.shape[2] < prediction.shape[2]:
-            raise ArgumentError(
-                f"points: the target has {target.values.shape[2]} columns, the prediction "
-                f"{prediction.shape[2]}; allowed is a target with the decoder's features"
-            )
         own = target.within(0)
-        table = own_values(target)[..., : prediction.shape[2]].to(prediction.dtype)
+        table = point_table("points", target, prediction.shape[2]).to(prediction.dtype)
         pairs = _pairs(prediction, table, own, own)
         total = sum(_mean(side.square()[..., :3].sum(-1), own) for side in pairs) / _spread(table, own)
         return total + sum(_mean(side.square()[..., 3:].sum(-1), own) for side in pairs)

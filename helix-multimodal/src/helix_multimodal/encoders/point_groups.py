@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from helix_kernel.errors import ArgumentError
 from helix_multimodal.checks import check_at_least
-from helix_multimodal.encoders.batches import check_batch, own_values
+from helix_multimodal.encoders.point_tables import point_table
 from helix_multimodal.inputs import Padded, Tokens
 from helix_multimodal.modalities.point_cloud import checked_features
 from helix_multimodal.trunk import LayerFactory, Trunk
@@ -83,14 +83,8 @@ class PointGroups(nn.Module):
         Raises:
             ArgumentError: The batch is not of point clouds, or has fewer columns than the features need.
         """
-        check_batch("point-groups", batch, self.modality)
-        if batch.values.shape[2] < self.width:
-            raise ArgumentError(
-                f"point-groups: points have {batch.values.shape[2]} columns, allowed are {self.width} or "
-                "more, 3 and 3 for each of the features"
-            )
         dtype = next(self.parameters()).dtype
-        table = own_values(batch)[..., : self.width].to(torch.promote_types(dtype, torch.float32))
+        table = point_table("point-groups", batch, self.width).to(torch.promote_types(dtype, torch.float32))
         table, own = in_one_order(table, batch.within(0))
         points, middle, radius = in_unit_ball(table[..., :3], own)
         chosen, mask = farthest_points(points, own, min(self.n_groups, points.shape[1]))
