@@ -47,6 +47,9 @@ class ImagePatchesConfig(EncoderConfig):
     patch: int = option(8, help="Side of a square, in pixels", ge=1)
     channels: Literal[1, 3, 4] = option(3, help="1: grey, 3: colours on black, 4: colours and alpha")
     positions: PositionsKind = option("sinusoidal", help="What tells where a square is")
+    jitter: float = option(
+        0.0, help="How much training turns, moves, mirrors and lights pictures at random", ge=0, le=1
+    )
 
 
 @attrs.frozen(kw_only=True)

@@ -11,6 +11,7 @@ from helix_multimodal.checks import check_at_least
 from helix_multimodal.encoders.batches import check_batch, own_places, unit_values
 from helix_multimodal.encoders.boxes import box_mask, cut
 from helix_multimodal.encoders.colours import Channels, to_channels
+from helix_multimodal.encoders.jitter import jittered
 from helix_multimodal.encoders.positions import Positions, PositionsKind
 from helix_multimodal.inputs import Padded, Tokens
 from helix_multimodal.trunk import LayerFactory, Trunk
@@ -31,6 +32,7 @@ class ImagePatches(nn.Module):
         channels: What pictures are turned to before: 1 grey, 3 colours, 4 colours and alpha; see
             `to_channels`.
         positions: What tells where a token is: sinusoidal, learned or none.
+        jitter: How much training changes pictures at random, 0 to 1; see `jittered`.
         layers: Build the layers that tokens go through; see `Trunk`.
 
     Raises:
@@ -46,13 +48,14 @@ class ImagePatches(nn.Module):
         patch: int = 8,
         channels: Channels = 3,
         positions: PositionsKind = "sinusoidal",
+        jitter: float = 0.0,
         layers: Sequence[LayerFactory] = (),
     ) -> None:
         super().__init__()
         check_at_least("image-patches", d_model=d_model, patch=patch)
         if channels not in get_args(Channels):
             raise ArgumentError(f"image-patches: channels is {channels}, allowed is {get_args(Channels)}")
-        self.channels, self.box = channels, (patch, patch)
+        self.channels, self.box, self.jitter = channels, (patch, patch), jitter
         self.in_proj = nn.Linear(channels * patch * patch, d_model)
         self.positions = Positions(d_model, 2, positions)
         self.trunk = Trunk(d_model, layers)
@@ -66,6 +69,8 @@ class ImagePatches(nn.Module):
         check_batch("image-patches", batch, self.modality)
         pixels = unit_values(batch, self.in_proj.weight.dtype)
         pixels = to_channels(pixels, batch.sizes[:, 0], self.channels)
+        if self.training:
+            pixels = jittered(pixels, self.jitter)
         pixels = pixels.masked_fill(~own_places(batch)[:, :1], 0)
         squares, grid = cut(pixels, self.box)
         x = self.in_proj(squares)
