@@ -80,7 +80,8 @@ def helix_modalities() -> list[Component]:
             name="point-cloud",
             target="helix_multimodal.modalities.point_cloud:PointCloud",
             config="helix_multimodal.config.points:PointCloudConfig",
-            summary="Points in space, with colours and normals: PLY, PCD, LAS, OBJ",
+            examples=[{}, {"features": ["colours", "normals"]}, {"max_points": 9}],
+            summary="Points in space, with colours and normals: PLY, PCD, LAS, OBJ, VRML",
         ),
     ]
 
@@ -129,6 +130,7 @@ def helix_encoders() -> list[Component]:
             name="point-groups",
             target="helix_multimodal.encoders.point_groups:PointGroups",
             config="helix_multimodal.config.points:PointGroupsConfig",
+            examples=[{}, {"n_groups": 5, "k": 4, "radius": 0.5, "place": False}],
             summary="Neighbourhoods of far-apart points, as in PointNet++",
         ),
     ]
