@@ -6,6 +6,7 @@ import helix_kernel
 from helix_kernel import Component, Kind
 
 _TESTING = "helix_multimodal.testing"
+_MAMBA = {"use": "mamba"}
 _FUSIONS = (
     "early-concat",
     "late-logits",
@@ -94,36 +95,49 @@ def helix_encoders() -> list[Component]:
             name="byte-patches",
             target="helix_multimodal.encoders.byte_patches:BytePatches",
             config="helix_multimodal.config.encoders:BytePatchesConfig",
+            examples=[{"patch": 4}, {"patch": 5, "positions": "sinusoidal", "layers": [_MAMBA]}],
             summary="Patches of the bytes of any kind of data, through one trunk",
         ),
         Component(
             name="byte-embedding",
             target="helix_multimodal.encoders.byte_embedding:ByteEmbedding",
             config="helix_multimodal.config.encoders:ByteEmbeddingConfig",
+            examples=[{}, {"patch": 4, "positions": "learned", "layers": [_MAMBA]}],
             summary="Bytes of text, one token each or a few to a token",
         ),
         Component(
             name="image-patches",
             target="helix_multimodal.encoders.image_patches:ImagePatches",
             config="helix_multimodal.config.encoders:ImagePatchesConfig",
+            examples=[
+                {"patch": 4},
+                {"patch": 5, "channels": 1, "positions": "none"},
+                {"patch": 4, "channels": 4, "positions": "learned", "layers": [_MAMBA]},
+            ],
             summary="Squares of a picture",
         ),
         Component(
             name="log-mel",
             target="helix_multimodal.encoders.log_mel:LogMel",
             config="helix_multimodal.config.encoders:LogMelConfig",
+            examples=[
+                {"n_mels": 12},
+                {"rate": 8000, "n_fft": 100, "hop": 50, "n_mels": 9, "scale": "htk", "layers": [_MAMBA]},
+            ],
             summary="Frames of sound as logarithms of energies in mel bands",
         ),
         Component(
             name="learned-frames",
             target="helix_multimodal.encoders.learned_frames:LearnedFrames",
             config="helix_multimodal.config.encoders:LearnedFramesConfig",
+            examples=[{}, {"strides": [4, 5], "d_hidden": 6, "layers": [_MAMBA]}],
             summary="Frames of sound by strided convolutions that are learned",
         ),
         Component(
             name="video-tubelets",
             target="helix_multimodal.encoders.video_tubelets:VideoTubelets",
             config="helix_multimodal.config.encoders:VideoTubeletsConfig",
+            examples=[{"patch": 4}, {"patch": 3, "depth": 3, "positions": "learned", "layers": [_MAMBA]}],
             summary="Boxes of a film, some frames deep",
         ),
         Component(
@@ -144,18 +158,28 @@ def helix_decoders() -> list[Component]:
             name="bytes",
             target="helix_multimodal.decoders.bytes:Bytes",
             config="helix_multimodal.config.decoders:BytesConfig",
+            examples=[{"patch": 4}, {"patch": 3, "layers": [], "local": []}],
             summary="Bytes of any kind of data, patch by patch, each byte after those before it",
         ),
         Component(
             name="pixels",
             target="helix_multimodal.decoders.pixels:Pixels",
             config="helix_multimodal.config.decoders:PixelsConfig",
+            examples=[
+                {"patch": 4},
+                {"patch": 5, "channels": 1},
+                {"patch": 4, "channels": 4, "layers": [_MAMBA]},
+            ],
             summary="A picture from tokens, square by square",
         ),
         Component(
             name="waveform",
             target="helix_multimodal.decoders.waveform:Waveform",
             config="helix_multimodal.config.decoders:WaveformConfig",
+            examples=[
+                {"strides": [4, 5]},
+                {"strides": [4, 5], "quantizer": {"use": "fsq"}, "layers": [_MAMBA]},
+            ],
             requires=("helix-data[quantizers]",),
             summary="Sound from tokens, through the codes of a residual quantizer",
         ),

@@ -46,6 +46,17 @@ class PixelsConfig:
             raise ArgumentError(f"n_heads is {self.n_heads}, allowed is a divisor of d_model={self.d_model}")
 
 
+_RVQ = {
+    "use": "rvq",
+    "n_quantizers": 4,
+    "n_codes": 256,
+    # A first batch may be too small for k-means, so codes begin at random and are moved sooner.
+    "kmeans_init": False,
+    "decay": 0.95,
+    "replace_after": 10,
+}
+
+
 @attrs.frozen(kw_only=True)
 class WaveformConfig:
     """Sound through codes."""
@@ -56,7 +67,7 @@ class WaveformConfig:
     )
     d_hidden: int | None = option(None, help="Channels between them; left out: d_model", ge=1)
     quantizer: Layer = option(
-        {"use": "rvq", "n_quantizers": 4, "n_codes": 256, "kmeans_init": False},
+        _RVQ,
         help="What makes codes of the vectors: a layer with encode and decode, such as rvq or fsq",
     )
     layers: tuple[Layer, ...] = option((), help="Layers that the vectors go through before")

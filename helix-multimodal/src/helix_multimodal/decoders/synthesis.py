@@ -16,7 +16,8 @@ class Synthesis(nn.Module):
     """Each vector becomes `prod(strides)` samples; a sample depends on no later vector.
 
     A shallow form of SoundStream's decoder (Zeghidour et al. 2021, arXiv:2107.03312, section III.B):
-    transposed convolutions of kernel 2 s and stride s, after each a residual convolution.
+    transposed convolutions of kernel 2 s and stride s, after each a residual convolution, and in between the
+    function x + sin²(x).
 
     Args:
         d_model: Width of the vectors.
@@ -42,23 +43,26 @@ class Synthesis(nn.Module):
         for conv, residual, stride in zip(self.convs, self.residuals, self.strides, strict=True):
             x = conv(x.mT)[..., : x.shape[1] * stride].mT
             x = residual(x)
-        sound: Tensor = self.out_proj(F.gelu(self.norm(x)))
+        sound: Tensor = self.out_proj(_snake(self.norm(x)))
         return sound.squeeze(-1)
 
 
 class _Residual(nn.Module):
-    """x + linear(GELU(causal convolution of 7 (GELU(norm(x)))))."""
+    """x + linear(snake(causal convolution of 7 (snake(x))))."""
 
     kernel = 7
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(width)
         self.conv = nn.Conv1d(width, width, self.kernel)
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.gelu(self.norm(x)).mT
-        y = self.conv(F.pad(y, (self.kernel - 1, 0))).mT
-        out: Tensor = x + self.out_proj(F.gelu(y))
+        y = self.conv(F.pad(_snake(x).mT, (self.kernel - 1, 0))).mT
+        out: Tensor = x + self.out_proj(_snake(y))
         return out
+
+
+def _snake(x: Tensor) -> Tensor:
+    """Return x + sin²(x), made for what is periodic (Ziyin et al. 2020, arXiv:2006.08195, eq. 3)."""
+    return x + x.sin().square()

@@ -46,7 +46,7 @@ class DecoderSuite(Suite):
     supplies = ("d_model",)
     d_model = 8
     tolerance = 1e-9
-    n_steps = 60
+    n_steps = 160
     learning_rate = 0.02
     learnt = 0.75
 
