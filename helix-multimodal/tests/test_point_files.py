@@ -144,7 +144,8 @@ def test_vrml_gives_the_vertices_of_all_shapes():
     text = (
         b"#VRML V2.0 utf8\nShape { geometry IndexedFaceSet { coordIndex [0,1,2,-1]\n"
         b"coord Coordinate { point [0 0 0, 1 0 0, # a comment [ 9 9\n 0 1 0] } } }\n"
-        b"Shape { geometry IndexedFaceSet { coord DEF A Coordinate{point[.5 -1e-2 +3]} } }"
+        b"Shape { geometry IndexedFaceSet { coord DEF A Coordinate{point[.5 -1e-2 +3]}\n"
+        b"texCoord TextureCoordinate { point [0 0, 1 1, 0 1] } } }"
     )
     expected = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0.5, -0.01, 3]], np.float32)
     np.testing.assert_array_equal(load(text).arrays["points"], expected)
@@ -279,8 +280,8 @@ HOSTILE = {
     "an OBJ of words": b"v 1 2 3\nv a b c\n",
     "an OBJ of a long number": b"v 1 2 3\nv " + b"1" * 2_000_000 + b"x 2 3\n",
     "a VRML of no points": b"#VRML V2.0 utf8\nGroup {}\n",
-    "a VRML of brackets": b"#VRML V2.0 utf8\n" + b"point [" * 100_000,
-    "a VRML of blanks": b"#VRML V2.0 utf8\n" + (b"point" + b" " * 1000) * 1000,
+    "a VRML of brackets": b"#VRML V2.0 utf8\n" + b"Coordinate { point [" * 50_000,
+    "a VRML of blanks": b"#VRML V2.0 utf8\n" + (b"Coordinate{point" + b" " * 1000) * 1000,
     "a VRML of a long number": b"#VRML V2.0 utf8\ntranslation " + b"1" * 1_000_000 + b"x 1 1",
     "nothing": b"",
     "a picture": b"\x89PNG\r\n\x1a\n" + bytes(100),
@@ -396,3 +397,30 @@ def test_shapes_of_kicad_are_read():
         sample = PointCloud(max_points=500).load(path)
         assert sample.arrays["points"].shape[0] <= 500
         assert PointCloud().sniff(path.read_bytes()[:4096], None) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("head", "likely"),
+    [
+        (b"ply\nformat ascii 1.0\n", True),
+        (b"ply on ply\n", False),
+        (b"# a scan\nVERSION 0.7\nFIELDS x y z\n", True),
+        (b"VERSION 0.7\nauthor me\n", False),
+        (b"LASF\0\0", True),
+        (b"#VRML V2.0 utf8\n", True),
+        (b"# made by me\nv 1 2 3\nvn 0 0 1\n", True),
+        (b"v 1 2 3\nhello\nv 1 2 3\n", False),
+        (b"v is for vertex\n", False),
+        (b"# nothing\n", False),
+    ],
+)
+def test_files_are_told_by_what_they_begin_with(head, likely):
+    for name in (None, "scan.obj", "scan.ply", "notes.txt"):
+        assert (PointCloud().sniff(head, name) > 0.5) == likely
+
+
+@pytest.mark.parametrize("order", ["ascii", "binary_little_endian"])
+def test_a_mesh_whose_faces_are_cut_off_is_refused(order):
+    data = ply(order).replace(b"element face 1", b"element face 9")
+    with pytest.raises(DataError, match="is cut short"):
+        load(data)

@@ -35,7 +35,10 @@ _WRITERS: dict[str, Callable[[Cloud], bytes]] = {
     ".obj": obj.write,
 }
 _FEATURES = ("colours", "normals")
-_HEAD = 4096
+_SNIFFED = 4096
+"""Bytes of a head from which on its last line may be cut."""
+
+_HEAD = 1 << 16
 
 
 class PointCloud:
@@ -75,7 +78,7 @@ class PointCloud:
         """Return how likely a file holds points, by what it begins with; a name raises it for OBJ alone."""
         if any(begins(head) for begins, _ in _FORMATS[:-1]):
             return 0.98
-        if obj.is_obj(head if len(head) >= _HEAD else head + b"\n"):
+        if obj.is_obj(head if len(head) >= _SNIFFED else head + b"\n"):
             return 0.95 if name is not None and name.lower().endswith(".obj") else 0.9
         return 0.0
 

@@ -25,8 +25,8 @@ _NORMALS = ("normal_x", "normal_y", "normal_z")
 
 
 def is_pcd(head: bytes) -> bool:
-    """Whether a file begins as PCD does: maybe comments, then VERSION or FIELDS."""
-    return re.match(rb"(?:#[^\n]*\n)*(?:# \.PCD v|VERSION +\.?\d|FIELDS +x)", head) is not None
+    """Whether a file begins as PCD does: maybe comments, then maybe VERSION, then FIELDS."""
+    return re.match(rb"(?:#[^\n]*\n)*(?:# \.PCD v|(?:VERSION +[.\d]+\s+)?FIELDS +\S)", head) is not None
 
 
 def read(data: bytes, where: str, max_bytes: int) -> Cloud:

@@ -9,7 +9,7 @@ import numpy as np
 from helix_kernel.errors import DataError
 from helix_multimodal.modalities.point_files.cloud import Cloud, numbers
 
-_POINTS = re.compile(rb"\bpoint\s*\[([^\[\]]*)\]")
+_POINTS = re.compile(rb"\bCoordinate\s*\{\s*point\s*\[([^\[\]]*)\]")
 _MOVES = re.compile(
     rb"\b(translation|rotation|scale)\s+([^\s,]+)[\s,]+([^\s,]+)[\s,]+([^\s,]+)(?:[\s,]+(\S+))?"
 )
@@ -33,7 +33,7 @@ def read(data: bytes, where: str, max_bytes: int) -> Cloud:
     text = b" ".join(_POINTS.findall(data)).replace(b",", b" ")
     flat = numbers(text, where, max_bytes)
     if not flat.size:
-        raise DataError(f"{where} has no vertices, which stand in 'point [...]'")
+        raise DataError(f"{where} has no vertices, which stand in 'Coordinate' after 'point'")
     if flat.size % 3:
         raise DataError(
             f"{where} is damaged: its vertices are {flat.size} numbers, which is no multiple of 3"
