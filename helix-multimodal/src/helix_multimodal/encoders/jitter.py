@@ -13,7 +13,7 @@ def jittered(pixels: Tensor, amount: float) -> Tensor:
     Args:
         pixels: Floating.
         amount: 0 for no change. At 1 a picture is mirrored half of the time, turned by up to half a radian,
-            brought to 0.6 to 1.4 of its size, moved by up to a third, and made up to half as light or lighter.
+            brought to 0.6 to 1.4 of its size, moved by up to a third, and lit 0.5 to 1.5 times as much.
     """
     if not amount:
         return pixels
