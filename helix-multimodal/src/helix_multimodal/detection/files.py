@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,27 +50,9 @@ _SAME = {
     "tgz": "gzip",
     "bz2": "bzip2",
 }
-_KNOWN = frozenset(
-    (
-        *(
-            "png",
-            "jpeg",
-            "gif",
-            "webp",
-            "tiff",
-            "bmp",
-            "pbm",
-            "pgm",
-            "ppm",
-            "qoi",
-            "sun-raster",
-            "sgi",
-            "xbm",
-        ),
-        *("openexr", "wav", "aiff", "aifc", "au", "flac", "mp3", "ogg", "m4a", "voc", "avi", "matroska"),
-        *("webm", "mp4", "quicktime", "flv", "mpeg-ps", "ply", "pcd", "las", "vrml", "zip", "gzip", "bzip2"),
-        *("xz", "tar", "pdf", "sqlite", "npy"),
-    )
+_KNOWN = re.compile(
+    "png|jpeg|gif|webp|tiff|bmp|pbm|pgm|ppm|qoi|sun-raster|sgi|xbm|openexr|wav|aiff|aifc|au|flac|mp3|ogg|m4a|"
+    "voc|avi|matroska|webm|mp4|quicktime|flv|mpeg-ps|ply|pcd|las|vrml|zip|gzip|bzip2|xz|tar|pdf|sqlite|npy"
 )
 
 
@@ -103,7 +86,7 @@ def detect_head(
     said = _by_name(name)
     if not said or said == finding.format or not finding.format or said == finding.format.split("-")[0]:
         return finding
-    if finding.kind == "text" and said not in _KNOWN:
+    if finding.kind == "text" and not _KNOWN.fullmatch(said):
         return finding
     wrong = f"; the name says {said}, which is wrong"
     return attrs.evolve(finding, reason=finding.reason + wrong)
@@ -165,4 +148,4 @@ def _by_name(name: str | None) -> str:
     """Return the format that a name's extension means, or nothing."""
     extension = (name or "").rpartition(".")[2].lower()
     found = _SAME.get(extension, extension)
-    return found if found in _KNOWN else EXTENSIONS.get(extension, "")
+    return found if _KNOWN.fullmatch(found) else EXTENSIONS.get(extension, "")

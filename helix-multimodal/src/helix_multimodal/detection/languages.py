@@ -72,14 +72,14 @@ _MARKS: dict[str, tuple[tuple[float, bytes], ...]] = {
         (3, rb"^[ \t]*#[ \t]*(include[ \t]*[<\"]|ifn?def\b|endif\b|define\s)"),
         (
             2,
-            rb"^(static |extern |const |unsigned )*(void|int|char|float|double|size_t|u?int\d+_t)\b[ *]+\w+\s*\(",
+            rb"^(static |extern |const |unsigned )*(void|int|char|float|size_t|u?int\d+_t)\b[ *]+\w+\s*\(",
         ),
         (1, rb"^typedef |->\w+|\bNULL\b|^[ \t]*struct \w+"),
     ),
     "c++": (
         (
             4,
-            rb"^[ \t]*(namespace \w+|template\s*<|using namespace|class \w+.*[{:]?[ \t]*$)|\bstd::|\bnullptr\b",
+            rb"^[ \t]*(namespace \w+|template\s*<|using namespace|class \w+[^;]*$)|\bstd::|\bnullptr\b",
         ),
         (2, rb"^[ \t]*(public|private|protected):|\w::\w|\bconstexpr\b"),
         (1, rb"^[ \t]*#[ \t]*(include[ \t]*[<\"]|ifn?def\b|endif\b|define\s)"),
@@ -88,7 +88,7 @@ _MARKS: dict[str, tuple[tuple[float, bytes], ...]] = {
         (4, rb"^import (static )?(java|org|com)\.[\w.*]+;|^package [\w.]+;"),
         (
             3,
-            rb"^[ \t]*(public|private|protected) (static |final |abstract )*(class|interface|enum|void|[A-Z]\w*)\b",
+            rb"^[ \t]*(public|private|protected) (static |final )*(class|interface|void|[A-Z]\w*)\b",
         ),
         (1, rb"@Override|System\.out\."),
     ),
@@ -96,7 +96,7 @@ _MARKS: dict[str, tuple[tuple[float, bytes], ...]] = {
         (3, rb"^[ \t]*(const|let|var) [\w{\[$].*=|\bfunction\s*\w*\(.*\)\s*\{|=>\s*[{(]|\brequire\(['\"]"),
         (
             3,
-            rb"^[ \t]*(export (default|const|function|class)|import .* from ['\"])|\bdocument\.|\bmodule\.exports",
+            rb"^[ \t]*(export (default|const|function|class)|import .* from ['\"])|\bdocument\.|\bmodule\.ex",
         ),
         (1, rb"===|!==|\bthis\.\w|\bundefined\b"),
     ),
@@ -107,7 +107,7 @@ _MARKS: dict[str, tuple[tuple[float, bytes], ...]] = {
     "rust": (
         (
             4,
-            rb"^[ \t]*(pub(\(\w+\))? )?(fn \w+|mod \w+|impl\b|trait \w+)|^[ \t]*use [\w:]+(::|;)|\blet mut\b|#!?\[\w+",
+            rb"^[ \t]*(pub(\(\w+\))? )?(fn |mod |impl\b|trait )|\blet mut\b|^[ \t]*(use [\w:]+::|#!?\[)",
         ),
         (1, rb"\bSome\(|\bOk\(|&mut |&str\b|-> (Self|Result|Option)"),
     ),
@@ -126,7 +126,7 @@ _MARKS: dict[str, tuple[tuple[float, bytes], ...]] = {
     "ruby": (
         (
             3,
-            rb"^[ \t]*(require ['\"]|module [A-Z]\w*[ \t]*$|def \w+[?!]?\s*(\(.*\))?[ \t]*$|end[ \t]*$)|\bdo \|",
+            rb"^[ \t]*(require ['\"]|module [A-Z]\w*[ \t]*$|def \w+[?!]?\s*(\(.*\))?[ \t]*$|end$)|\bdo \|",
         ),
     ),
     "sql": ((4, rb"(?i)^[ \t]*(select .* from|create (table|index)|insert into|alter table|drop table)\b"),),
@@ -178,12 +178,12 @@ def language(head: bytes, *, complete: bool, name: str | None = None) -> str:
     head = head.removeprefix(b"\xef\xbb\xbf")
     if head.startswith(b"#!"):
         line = head.split(b"\n", 1)[0]
-        for pattern, name in _SHEBANGS:
+        for pattern, found in _SHEBANGS:
             if re.search(pattern, line):
-                return name
-    for pattern, name in _OPENINGS:
+                return found
+    for pattern, found in _OPENINGS:
         if re.match(pattern, head, re.IGNORECASE | re.DOTALL):
-            return name
+            return found
     hint = EXTENSIONS.get(name.rpartition(".")[2].lower(), "") if name else ""
     return _data(head, complete=complete, hint=hint) or _by_marks(head, hint) or "plain"
 
@@ -244,4 +244,4 @@ def _by_marks(head: bytes, hint: str) -> str:
     if hint in scores:
         scores[hint] += _HINT
     best = max(scores, key=lambda name: scores[name])
-    return best if scores[best] >= _ENOUGH else ""
+    return best if scores[best] >= (_HINT if hint == "plain" else _ENOUGH) else ""

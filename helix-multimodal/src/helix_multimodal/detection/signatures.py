@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from helix_multimodal.detection.finding import Finding
 from helix_multimodal.modalities.point_files.las import is_las
 from helix_multimodal.modalities.point_files.pcd import is_pcd
 from helix_multimodal.modalities.point_files.ply import is_ply
 from helix_multimodal.modalities.point_files.vrml import is_vrml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _Rule = tuple[bytes, str, str]
 
