@@ -1,0 +1,152 @@
+"""Alignments against plain loops and SciPy, and each by its suite."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment, linprog
+
+from helix_kernel.errors import ArgumentError
+from helix_multimodal.alignment.ctc import CTC
+from helix_multimodal.alignment.info_nce import InfoNCE
+from helix_multimodal.alignment.sinkhorn import Sinkhorn, transport
+from helix_multimodal.alignment.soft_dtw import SoftDTW, soft_dtw
+from helix_multimodal.inputs import Padded, Tokens
+from helix_multimodal.testing.alignments import AlignmentSuite
+
+
+class TestInfoNCE(AlignmentSuite):
+    def make_alignment(self):
+        return InfoNCE(8)
+
+
+class TestSoftDTW(AlignmentSuite):
+    def make_alignment(self):
+        return SoftDTW(8)
+
+
+class TestSoftDTWWithoutDivergence(AlignmentSuite):
+    def make_alignment(self):
+        return SoftDTW(8, divergence=False, gamma=0.01)
+
+
+class TestSinkhorn(AlignmentSuite):
+    def make_alignment(self):
+        return Sinkhorn(8)
+
+
+class TestCTC(AlignmentSuite):
+    def make_alignment(self):
+        return CTC(8, upsample=2)
+
+
+def plain_soft_dtw(cost, gamma):
+    """Cuturi & Blondel 2017, algorithm 1, cell by cell."""
+    n, m = cost.shape
+    r = np.full((n + 1, m + 1), np.inf)
+    r[0, 0] = 0
+    for i, j in itertools.product(range(1, n + 1), range(1, m + 1)):
+        ways = np.array([r[i - 1, j - 1], r[i - 1, j], r[i, j - 1]])
+        least = ways.min()
+        r[i, j] = cost[i - 1, j - 1] + least - gamma * np.log(np.exp(-(ways - least) / gamma).sum())
+    return r[n, m]
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.1, 1e-3])
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (4, 1), (5, 7), (7, 3)])
+def test_soft_dtw_is_that_of_the_plain_loop(size, gamma):
+    draw = np.random.default_rng(0)
+    costs = draw.random((3, *size))
+    lengths = [(draw.integers(1, size[0] + 1), draw.integers(1, size[1] + 1)) for _ in range(3)]
+    n, m = (torch.tensor([pair[axis] for pair in lengths]) for axis in (0, 1))
+    found = soft_dtw(torch.from_numpy(costs), n, m, gamma=gamma)
+    expected = [plain_soft_dtw(cost[:a, :b], gamma) for cost, (a, b) in zip(costs, lengths, strict=True)]
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9)
+
+
+def test_soft_dtw_counts_ways_to_warp():
+    """Of costs 0 the soft minimum is minus the logarithm of the number of ways (Delannoy numbers)."""
+    ways = soft_dtw(
+        torch.zeros(1, 4, 4, dtype=torch.float64), torch.tensor([4]), torch.tensor([4]), gamma=1.0
+    )
+    assert round(math.exp(-float(ways))) == 63
+
+
+def test_gradients_of_soft_dtw_are_right():
+    cost = torch.rand(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    lengths = torch.tensor([3, 2]), torch.tensor([4, 3])
+    assert torch.autograd.gradcheck(lambda c: soft_dtw(c, *lengths, gamma=0.3), (cost,))
+
+
+def test_transport_meets_its_margins_and_nears_the_cheapest_plan():
+    draw = np.random.default_rng(0)
+    cost, a, b = draw.random((4, 6)), draw.dirichlet(np.ones(4)), draw.dirichlet(np.ones(6))
+    logs = torch.from_numpy(np.log(a)), torch.from_numpy(np.log(b))
+    plan = transport(torch.from_numpy(cost), *logs, epsilon=2e-3, n_iterations=3000).numpy()
+    np.testing.assert_allclose(plan.sum(0), b, rtol=1e-9)
+    np.testing.assert_allclose(plan.sum(1), a, rtol=1e-3)
+    margins = np.concatenate([np.kron(np.eye(4), np.ones(6)), np.kron(np.ones(4), np.eye(6))])
+    best = linprog(cost.ravel(), A_eq=margins, b_eq=np.concatenate([a, b]))
+    assert best.fun - 1e-9 <= (plan * cost).sum() <= best.fun * 1.02
+
+
+def test_transport_of_equal_masses_is_an_assignment():
+    cost = np.random.default_rng(1).random((5, 5))
+    masses = torch.full((5,), -math.log(5), dtype=torch.float64)
+    plan = transport(torch.from_numpy(cost), masses, masses, epsilon=2e-3, n_iterations=2000)
+    rows, columns = linear_sum_assignment(cost)
+    assert plan.argmax(1).tolist() == columns[rows].tolist()
+
+
+def test_ctc_sums_over_all_ways_to_write_a_text():
+    torch.manual_seed(0)
+    alignment = CTC(4).double()
+    x = Tokens(torch.randn(1, 4, 4, dtype=torch.float64), torch.ones(1, 4, dtype=torch.bool))
+    likely = alignment._log_probabilities(x)[0].exp().tolist()
+    text = b"ab"
+    total = 0.0
+    for path in itertools.product([97, 98, 256], repeat=4):
+        said = bytes(symbol for symbol, _ in itertools.groupby(path) if symbol != 256)
+        if said == text:
+            total += math.prod(likely[place][symbol] for place, symbol in enumerate(path))
+    y = Padded(torch.tensor([list(text)], dtype=torch.uint8), torch.tensor([[2]]))
+    assert alignment(x, y).item() == pytest.approx(math.log(total) / 2)
+
+
+def test_a_text_that_does_not_fit_scores_below_any_guess():
+    torch.manual_seed(0)
+    alignment = CTC(4).double()
+    x = Tokens(torch.randn(1, 3, 4, dtype=torch.float64), torch.ones(1, 3, dtype=torch.bool))
+    y = Padded(
+        torch.tensor([list(b"abc"), list(b"aab"), list(b"aa\0")], dtype=torch.uint8),
+        torch.tensor([[3], [3], [2]]),
+    )
+    scores = alignment(x, y)[0]
+    assert scores[1] == -20  # a, blank, a, b are four places
+    assert (scores[[0, 2]] > -20).all()
+
+
+def test_the_order_of_tokens_matters_in_time_and_not_in_space():
+    torch.manual_seed(0)
+    x = Tokens(torch.randn(1, 5, 8), torch.ones(1, 5, dtype=torch.bool))
+    y = Tokens(torch.randn(1, 5, 8), torch.ones(1, 5, dtype=torch.bool))
+    turned = Tokens(y.values.flip(1), y.mask)
+    space, time = Sinkhorn(8), SoftDTW(8)
+    torch.testing.assert_close(space(x, y), space(x, turned))
+    assert not torch.allclose(time(x, y), time(x, turned))
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: InfoNCE(8, temperature=0), "temperature is 0"),
+        (lambda: SoftDTW(8, gamma=0), "gamma is 0"),
+        (lambda: Sinkhorn(8, epsilon=-1), "epsilon is -1"),
+        (lambda: CTC(8, upsample=0), "upsample is 0"),
+    ],
+)
+def test_what_is_out_of_range_is_refused(make, match):
+    with pytest.raises(ArgumentError, match=match):
+        make()
