@@ -48,6 +48,12 @@ def test_the_distance_of_a_sound_to_itself_is_zero_and_silence_is_far():
     assert float(spectral_distance(x, x * 0, lengths)) > 3
 
 
+def test_half_precision_is_enough_for_sounds():
+    x, y = drawn(2, 1, 500).bfloat16()
+    half = spectral_distance(x, y, torch.tensor([500]))
+    torch.testing.assert_close(half, spectral_distance(x.float(), y.float(), torch.tensor([500])))
+
+
 def test_a_sample_depends_on_no_later_vector():
     torch.manual_seed(0)
     synthesis = Synthesis(4, (2, 5), 6).double()

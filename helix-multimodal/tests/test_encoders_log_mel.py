@@ -64,3 +64,11 @@ def test_channels_are_averaged():
 def test_gaps_between_frames_are_refused():
     with pytest.raises(ArgumentError, match=r"n_fft is 100, allowed is >= hop=160"):
         LogMel(4, n_fft=100)
+
+
+def test_autocast_leaves_energies_as_they_are():
+    sound = torch.rand(1, 900, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    encoder = LogMel(4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = encoder.features(sound)
+    assert found.equal(encoder.features(sound))

@@ -45,6 +45,7 @@ def _distance(x: Tensor, y: Tensor, lengths: Tensor, size: int) -> Tensor:
 
 def _log_magnitudes(x: Tensor, size: int, hop: int) -> Tensor:
     """Return (B, ceil(T / hop), size // 2 + 1); frame t is of the samples around t · hop."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))  # half precision has no FFT on every device
     window = torch.hann_window(size, dtype=x.dtype, device=x.device)
     n_frames = -(-x.shape[1] // hop)
     frames = F.pad(x, (size // 2, size + hop)).unfold(1, size, hop)[:, :n_frames] * window

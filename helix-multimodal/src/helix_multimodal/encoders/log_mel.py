@@ -96,9 +96,10 @@ class LogMel(nn.Module):
         after = -sound.shape[1] % self.hop + self.n_fft - before
         frames = F.pad(sound, (before, after)).unfold(1, self.n_fft, self.hop)
         frames = frames[:, : -(-sound.shape[1] // self.hop)]
-        # Half precision has no FFT on every device.
+        # Half precision has no FFT on every device, and its three digits are too few for energies.
         exact = torch.promote_types(sound.dtype, torch.float32)
-        spectrum: Tensor = torch.fft.rfft((frames * self.window).to(exact))
-        energies = (spectrum.real.square() + spectrum.imag.square()) @ self.filters.T.to(exact)
+        with torch.autocast(sound.device.type, enabled=False):
+            spectrum: Tensor = torch.fft.rfft((frames * self.window).to(exact))
+            energies = (spectrum.real.square() + spectrum.imag.square()) @ self.filters.T.to(exact)
         features: Tensor = (energies.clamp(min=_FLOOR).log10() + 4) / 4
         return features.to(sound.dtype)
