@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,9 @@ from torch.nn import functional as F
 from helix_kernel.errors import ArgumentError
 from helix_multimodal.alignment.pairs import Scale, both_there, in_front
 from helix_multimodal.checks import check_at_least
-from helix_multimodal.inputs import Padded, Tokens
+
+if TYPE_CHECKING:
+    from helix_multimodal.inputs import Padded, Tokens
 
 _BLANK = 256
 _N_SYMBOLS = 257

@@ -63,7 +63,7 @@ class SoftDTW(nn.Module):
 def soft_dtw(cost: Tensor, n: Tensor, m: Tensor, *, gamma: float) -> Tensor:
     """Return the soft minimum, over all ways to warp one sequence onto another, of what a way costs.
 
-    r_ij = c_ij + softmin(r_i-1,j-1, r_i-1,j, r_i,j-1) with softmin(a) = -gamma log Σ exp(-a / gamma): Cuturi &
+    r_ij = c_ij + softmin(r_i-1,j-1, r_i-1,j, r_i,j-1), softmin(a) = -gamma log Σ exp(-a / gamma): Cuturi &
     Blondel 2017, algorithm 1, an anti-diagonal at a time. As gamma nears 0 it is dynamic time warping.
 
     Args:
