@@ -1,0 +1,1 @@
+"""What the command `helix inspect` says of files."""
