@@ -118,7 +118,7 @@ def test_a_batch_holds_what_the_files_hold(folder):
         sound = batch.inputs["sound"]
         assert bool(sound.present[row]) == (number != 7)
         assert number == 7 or int(sound.values[row, 0]) == 100 + number
-    assert batch.targets.tolist() == [0, 1, 0, 1]
+    assert batch.targets.tolist() == [[0, 0], [1, 1]]
 
 
 def test_what_is_held_out_is_no_part_of_a_training_batch(folder):

@@ -27,7 +27,7 @@ def trained(
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * step / steps))
         batch = batch_of(dataset, seed=seed, step=step)
-        loss = F.cross_entropy(model(batch.inputs), batch.targets)
+        loss = F.cross_entropy(model(batch.inputs).flatten(0, -2), batch.targets.flatten())
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

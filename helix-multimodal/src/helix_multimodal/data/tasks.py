@@ -30,13 +30,13 @@ def targets_of(
 ) -> tuple[Tensor, Tensor | None]:
     """Return a batch's targets, and which of them count; None for all.
 
-    For ``retrieval`` these are (2B,) int64: for each row of scores of queries, and then of targets, the
-    place of its partner. For ``classification`` (B,) int64; for ``captioning`` the target's bytes (B, L)
-    int64, the zero that ends them among them; for ``reconstruction`` zeros (B,) float32, since a model of
-    that task gives the distances themselves.
+    For ``retrieval`` these are (B, 2) int64: the place of each query's partner, and of each target's. For
+    ``classification`` (B,) int64; for ``captioning`` the target's bytes (B, L) int64, the zero that ends them
+    among them; for ``reconstruction`` zeros (B,) float32, since a model of that task gives the distances
+    themselves.
     """
     if options.task == "retrieval":
-        return torch.arange(len(groups)).repeat(2), None
+        return torch.arange(len(groups))[:, None].repeat(1, 2), None
     if options.task == "classification":
         return torch.tensor([classes.index(_label(group, options)) for group in groups]), None
     if options.task == "captioning":

@@ -20,12 +20,12 @@ EncoderFactory = Callable[..., nn.Module]
 """Builds an encoder when called with ``d_model=…``."""
 
 _EXAMPLES: dict[str | None, tuple[torch.dtype, tuple[int, ...]]] = {
-    "text": (torch.uint8, (12,)),
+    "text": (torch.uint8, (40,)),
     "image": (torch.uint8, (3, 16, 16)),
     "audio": (torch.float32, (1, 1600)),
     "video": (torch.uint8, (4, 3, 16, 16)),
     "point-cloud": (torch.float32, (24, 3)),
-    None: (torch.uint8, (12,)),
+    None: (torch.uint8, (40,)),
 }
 
 

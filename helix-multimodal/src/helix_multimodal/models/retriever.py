@@ -67,7 +67,7 @@ class Retriever(nn.Module):
             )
 
     def forward(self, inputs: Mapping[str, Padded]) -> Tensor:
-        """Map data by part to scores (2B, B): of each query with all targets, then of each target with all.
+        """Map data by part to scores (B, 2, B): of each query with all targets, of each target with all queries.
 
         Raises:
             ArgumentError: A part is missing from the data, or of another kind than its encoder takes.
@@ -78,7 +78,7 @@ class Retriever(nn.Module):
             shown = hide_some(sides.target, drop) if self.reads != "bytes" else sides.target
             sides = Sides(hide_some(sides.query, drop), shown)
         scores = self.score(sides)
-        return torch.cat([scores, scores.T])
+        return torch.stack([scores, scores.T], 1)
 
     def encode(self, inputs: Mapping[str, Padded]) -> Sides:
         """Return the tokens of each side's parts; of a target that is read as bytes, the data."""
