@@ -93,7 +93,7 @@ def test_a_picture_is_turned_as_its_camera_was_held(orientation):
     assert sample.metadata.get("orientation", 1) == orientation
 
 
-def png(values, colour_type):
+def png(values, colour_type, extra=()):
     """Return a PNG file of 16 bits, written by the book (PNG specification, sections 5 and 11)."""
 
     def chunk(name, body):
@@ -102,8 +102,38 @@ def png(values, colour_type):
     height, width = values.shape[:2]
     header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
+    chunks = [(b"IHDR", header), *extra, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in chunks)
+
+
+@pytest.mark.parametrize(("n_channels", "colour_type"), [(1, 0), (3, 2)])
+def test_a_colour_of_16_bits_may_be_transparent(n_channels, colour_type):
+    values = DRAW.integers(0, 65536, (4, 9, n_channels), dtype=np.uint16)
+    clear = values[1, 2]
+    found = pixels(png(values, colour_type, [(b"tRNS", clear.astype(">u2").tobytes())]))
+    assert found.shape == (4, 9, n_channels + 1)
+    assert (found[..., :-1] == values).all()
+    assert ((found[..., -1] == 0) == (values == clear).all(2)).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_of_16_bits_is_turned_as_one_of_8(orientation):
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    values = DRAW.integers(0, 256, (3, 5, 3), dtype=np.uint8)
+    deep = png(values.astype(np.uint16) * 257, 2, [(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))])
+    shallow = saved(Pillow.fromarray(values), "PNG", exif=exif)
+    assert (pixels(deep) == pixels(shallow).astype(np.uint16) * 257).all()
+
+
+def test_what_needs_another_program_is_not_opened():
+    with pytest.raises(DataError, match="no picture of a kind that is read"):
+        pixels(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+
+
+def test_words_that_begin_as_a_portable_map_are_no_picture():
+    assert Image().sniff(b"P1 and P2 are players of the game.", None) == 0
+    assert Image().sniff(b"P5 # a comment\n16 16\n255\n", None) > 0.5
 
 
 @pytest.mark.parametrize(("n_channels", "colour_type"), [(1, 0), (2, 4), (3, 2), (4, 6)])

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from helix_kernel.modality import Source
 
 _BEGINNINGS = re.compile(
-    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|II\*\0|MM\0\*|P[1-6][\s#]|....ftypavi[fs]"
-    rb"|BM....\0\0\0\0....[\x0c\x28\x38\x6c\x7c]\0\0\0",
+    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|II\*\0|MM\0\*|P[1-6](\s|(?<=\s)#[^\n]*+\n)++\d"
+    rb"|BM....\0\0\0\0....[\x0c\x28\x38\x6c\x7c]\0\0\0|....ftypavi[fs]|\0\0\0\x0cjP  \r\n|\xff\x4f\xff\x51\0"
+    rb"|qoif........[\x03\x04][\0\x01]|\x59\xa6\x6a\x95|\x01\xda[\0\x01][\x01\x02]\0[\x01-\x03]"
+    rb"|#define[ \t]+\w*width[ \t]+\d",
     re.DOTALL,
 )
 _N_CHANNELS = {"grey": 1, "rgb": 3, "rgba": 4}

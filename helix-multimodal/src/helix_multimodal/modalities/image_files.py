@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _PNG = b"\x89PNG\r\n\x1a\n"
 _CHANNELS_OF_PNG = {0: 1, 2: 3, 4: 2, 6: 4}
 _FFMPEG = {1: "gray16be", 2: "ya16be", 3: "rgb48be", 4: "rgba64be"}
+_CHANNELS_OF_FFMPEG = {name: n_channels for n_channels, name in _FFMPEG.items()}
+_READ = ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "PPM", "BMP", "AVIF", "JPEG2000", "QOI", "SUN", "SGI", "XBM"]
+"""Formats of Pillow that are read: what needs other programs, as EPS does, is not, nor what has no mark."""
 _DIRECT = {"L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "1": "L"}
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _FORMATS = {
@@ -61,7 +64,7 @@ def read(data: bytes, where: str, max_bytes: int) -> tuple[NDArray[Any], Metadat
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes, which are checked here, and of odd metadata
-            with Pillow.open(io.BytesIO(data)) as image:
+            with Pillow.open(io.BytesIO(data), formats=_READ) as image:
                 check_size(where, image.width * image.height * 4, max_bytes)
                 metadata = _metadata(image)
                 image.load()
@@ -152,16 +155,30 @@ def _read_deep_png(data: bytes, where: str, max_bytes: int) -> tuple[NDArray[Any
         raise DataError(f"{where} is damaged: a PNG file of 16 bits has no colour type {data[25]}")
     check_size(where, width * height * n_channels * 2, max_bytes)
     try:
-        with Pillow.open(io.BytesIO(data)) as image:
+        with Pillow.open(io.BytesIO(data), formats=["PNG"]) as image:
+            metadata = {**_metadata(image), "bits": 16}
             image.load()  # which checks what FFmpeg lets pass: checksums, and that nothing is missing
         with av.open(io.BytesIO(data), "r", format="png_pipe") as container:
             frame = next(container.decode(video=0))
+            n_channels = _CHANNELS_OF_FFMPEG[frame.format.name]  # one more where a colour is transparent
             plane = frame.planes[0]
             rows = np.frombuffer(bytes(plane), np.uint8).reshape(height, plane.line_size)
             used = rows[:, : width * n_channels * 2].copy().view(">u2")
     except Exception as error:  # both libraries raise many kinds
         raise DataError(f"{where} is damaged or cut short: {error}") from error
-    return used.astype(np.uint16).reshape(height, width, n_channels), {"format": "PNG", "bits": 16}
+    pixels = used.astype(np.uint16).reshape(height, width, n_channels)
+    return _turned(pixels, metadata.get("orientation", 1)), metadata
+
+
+def _turned(pixels: NDArray[Any], orientation: object) -> NDArray[Any]:
+    """Return pixels as the EXIF tag Orientation says that they are to be seen (CIPA DC-008, 4.6.4)."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def _write_deep_png(pixels: NDArray[Any]) -> bytes:
