@@ -77,7 +77,8 @@ class Film:
             if start > 0:
                 _seek(container, stream, start + begin)
             scaler = _Scaler(self, size)
-            for number, frame in enumerate(_decoded(container, stream, self.where)):
+            decoded = _decoded(container, stream, self.where, cut=self.format in _STARTS_ANYWHERE)
+            for number, frame in enumerate(decoded):
                 time = _time_of(frame, number, self.rate) - begin
                 time = time if self._times is None else self._times.exact(time)
                 if time >= start:
@@ -137,18 +138,18 @@ def _container(file: str | Window, name: str, where: str) -> Iterator[Any]:
 def _film(container: Any, name: str, where: str, file: str | Window, max_bytes: int) -> Film:
     stream = _pictures(container, where, max_bytes)
     times = film_times.read(container.metadata.get(film_times.TAG))
-    first = next(_decoded(container, stream, where), None)
+    first = next(_decoded(container, stream, where, cut=name in _STARTS_ANYWHERE), None)
     if first is None:
         raise DataError(f"{where} holds no frame that can be decoded")
     rotation = int(first.rotation) % 360
     turned = rotation in (90, 270)
     sound = container.streams.audio
-    mean = float(stream.average_rate) if stream.average_rate else None
+    mean = stream.average_rate or stream.guessed_rate
     return Film(
         where=where,
         format=name,
         codec=stream.codec_context.codec.name,
-        rate=mean if times is None else times.rate,
+        rate=(float(mean) if mean else None) if times is None else times.rate,
         n_frames=max(0, stream.frames),
         size=(first.width, first.height) if turned else (first.height, first.width),
         rotation=rotation,
@@ -171,11 +172,27 @@ def _pictures(container: Any, where: str, max_bytes: int) -> Any:
     return stream
 
 
-def _decoded(container: Any, stream: Any, where: str) -> Iterator[Any]:
-    for frame in container.decode(stream):
-        if frame.is_corrupt:
-            raise DataError(f"{where} is damaged: FFmpeg says so of the frame at {frame.time} s")
-        yield frame
+def _decoded(container: Any, stream: Any, where: str, *, cut: bool) -> Iterator[Any]:
+    """Yield decoded frames; where `cut`, damage at the beginning and at the end is left out.
+
+    Recordings, and the sound of clips, begin and end with parts of what was cut off.
+    """
+    begun, damage = not cut, ""
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError as error:
+            frames, damage = [], str(error)
+        for frame in frames:
+            if frame.is_corrupt:
+                damage = f"FFmpeg says so of what is shown at {frame.time} s"
+                continue
+            if damage and begun:
+                raise DataError(f"{where} is damaged: {damage}")
+            begun, damage = True, ""
+            yield frame
+    if damage and not cut:
+        raise DataError(f"{where} is damaged: {damage}")
 
 
 def _seek(container: Any, stream: Any, seconds: float) -> None:
@@ -227,7 +244,7 @@ def _blocks(container: Any, stream: Any, film: Film) -> Iterator[tuple[float, ND
     """Yield the sound in blocks (C, T) with their times."""
     resampler = av.AudioResampler(format="fltp", rate=film.sound_rate)
     n_bytes = 0
-    for frame in container.decode(stream):
+    for frame in _decoded(container, stream, film.where, cut=True):
         for part in resampler.resample(frame):
             block = part.to_ndarray()
             n_bytes += block.nbytes

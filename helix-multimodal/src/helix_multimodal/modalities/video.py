@@ -176,7 +176,7 @@ class Video:
             n_kept = min(n_frames, self.max_frames or n_frames)
             frames = draw.integers(0, 255, (n_kept, height, width, 3), dtype=np.uint8, endpoint=True)
             frames[0, 0, 0] = (0, 255, 255)
-            arrays = {"frames": frames, "timestamps": np.arange(n_kept) / rate}
+            arrays: dict[str, NDArray[Any]] = {"frames": frames, "timestamps": np.arange(n_kept) / rate}
             found.append(Sample(arrays=arrays, rate=rate))
         return found
 
