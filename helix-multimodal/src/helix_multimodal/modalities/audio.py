@@ -28,7 +28,6 @@ ASSUMED_RATE = 16_000
 """Hz of a tensor, which tells none, where the option ``rate`` says nothing."""
 _BITS = (8, 16, 24, 32)
 _MOST_CHANNELS = 1024
-# Samples that are read at once, of MP3 always: libsndfile's last bits depend on how many it is asked for.
 _BLOCK = 1 << 16
 _UNENDING = 1 << 62
 
@@ -82,14 +81,14 @@ class Audio:
         return container.likely if container is not None and container.kind == "audio" else 0.0
 
     def load(self, source: Source) -> Sample:
-        """Read a file: WAV, FLAC, Ogg with Vorbis or Opus, AIFF, AU, MP3, and others of libsndfile's.
+        """Read a file: WAV, FLAC, Ogg with Vorbis or Opus, AIFF, AU, MP3, M4A and some others.
 
         Raises:
             DataError: There is none, it is damaged, cut short or no sound, or takes more than `max_bytes`.
         """
         with sound_files.opened(source, self.max_bytes) as sound:
-            at_once = self._rate_of(sound) == sound.rate and sound.format != "MP3"
-            parts = list(self._blocks(sound, (sound.n_frames if at_once else None) or _BLOCK))
+            at_once = sound.n_frames if self._rate_of(sound) == sound.rate else None
+            parts = list(self._blocks(sound, at_once or _BLOCK))
             empty = mixed(np.empty((0, sound.n_channels), self.dtype), self.channels)
             joined = parts[0] if len(parts) == 1 else np.concatenate([empty, *parts])
             return self._sample(sound, joined)

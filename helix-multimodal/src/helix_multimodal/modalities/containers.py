@@ -13,7 +13,7 @@ class Container(NamedTuple):
 
     Attributes:
         kind: Which of the two a file of it holds, as far as its first bytes tell.
-        name: FFmpeg's name of its demuxer.
+        name: FFmpeg's name of its demuxer; libsndfile reads most of those of sound.
         likely: How likely the first bytes are of such a file, 0 to 1.
     """
 
@@ -49,6 +49,9 @@ _BEGINNINGS = (
     _known(rb"caff\0\x01", "audio", "caf"),
     _known(rb"riff\x2e\x91\xcf\x11", "audio", "w64"),
     _known(rb"NIST_1A\n", "audio", "nistsphere"),
+    _known(rb".{4}ftypM4[AB] ", "audio", "mov"),
+    _known(rb"#!AMR(-WB)?\n", "audio", "amr"),
+    _known(rb"wvpk.{4}[\x02-\x10]\x04", "audio", "wv"),
     _known(rb"Creative Voice File\x1a", "audio", "voc"),
     _known(rb"RIFF.{4}AVI ", "video", "avi"),
     _known(rb"\x1a\x45\xdf\xa3.{0,60}(matroska|webm)", "video", "matroska"),

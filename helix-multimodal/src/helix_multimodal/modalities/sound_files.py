@@ -1,10 +1,10 @@
-"""Reads files of sound by libsndfile, block by block, and writes them: WAV here, all others by libsndfile."""
+"""Reads files of sound block by block, and writes them: WAV here, all others by libsndfile."""
 
 from __future__ import annotations
 
 import io
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -13,16 +13,17 @@ import soundfile
 
 from helix_kernel.errors import DataError, InputError
 from helix_multimodal.files import check_size, is_file, reading
-from helix_multimodal.modalities import wav
+from helix_multimodal.modalities import sound_ffmpeg, wav
 from helix_multimodal.modalities.containers import container_of
 from helix_multimodal.modalities.framing import check_whole, windowed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
     from helix_kernel.modality import Source
+    from helix_multimodal.modalities.framing import Window
 
 _HEAD = 4096
 _BLOCK = 1 << 20
@@ -56,6 +57,8 @@ class Sound:
         n_frames: Samples of each channel, as the header says; None where it does not.
         bits: Bits of a sample that is an integer; None where samples are floating.
         double: Whether they are floating and have 64 bits.
+        read: Returns the next samples (T, C), fewer at the end, given their number and dtype; raises
+            `DataError` where the file is damaged.
     """
 
     where: str
@@ -65,19 +68,7 @@ class Sound:
     n_frames: int | None
     bits: int | None
     double: bool
-    _file: Any
-
-    def read(self, n_frames: int, dtype: str) -> NDArray[Any]:
-        """Return the next samples (T, C), fewer at the end.
-
-        Raises:
-            DataError: The file is damaged.
-        """
-        try:
-            block: NDArray[Any] = self._file.read(n_frames, dtype=dtype, always_2d=True)
-        except (soundfile.SoundFileError, OSError, ValueError, MemoryError) as error:
-            raise DataError(f"{self.where} is damaged or cut short: {error}") from error
-        return block
+    read: Callable[[int, str], NDArray[Any]]
 
     def check_end(self, n_frames: int) -> None:
         """Raise `DataError` where fewer samples were read than the header, if it can know, says there are."""
@@ -104,26 +95,46 @@ def opened(source: Source, max_bytes: int) -> Iterator[Sound]:
         window.seek(0)
         # libsndfile opens a path itself: it reads in small steps, which cost more through Python.
         handle = window if is_file(source) else os.fspath(source)  # type: ignore[arg-type]  # mypy cannot tell
+        with ExitStack() as stack:
+            if container.name in sound_ffmpeg.CONTAINERS:
+                yield _by_ffmpeg(window, container.name, raw.where, stack)
+                return
+            sound = _by_libsndfile(handle, raw.where, stack)
+            if sound.n_frames is None and container.name == "flac":  # libsndfile fails at the end of it
+                window.seek(0)
+                sound = _by_ffmpeg(window, container.name, raw.where, stack)
+            yield sound
+
+
+def _by_libsndfile(handle: Any, where: str, stack: ExitStack) -> Sound:
+    try:
+        file = stack.enter_context(soundfile.SoundFile(handle))
+    except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
+        raise DataError(f"{where} is damaged, or no sound of a kind that is read: {_said(error)}") from error
+
+    def read(n_frames: int, dtype: str) -> NDArray[Any]:
         try:
-            file = soundfile.SoundFile(handle)
-        except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
-            raise DataError(f"{raw.where} is damaged, or no sound of a kind that is read: {error}") from error
-        with file:
-            yield _sound(file, raw.where)
+            block: NDArray[Any] = file.read(n_frames, dtype=dtype, always_2d=True)
+        except (soundfile.SoundFileError, OSError, ValueError, MemoryError) as error:
+            raise DataError(f"{where} is damaged or cut short: {_said(error)}") from error
+        return block
 
-
-def _sound(file: Any, where: str) -> Sound:
-    known = 0 <= file.frames < _UNKNOWN
     return Sound(
         where=where,
         format=file.format,
         rate=file.samplerate,
         n_channels=file.channels,
-        n_frames=file.frames if known else None,
+        n_frames=file.frames if 0 <= file.frames < _UNKNOWN else None,
         bits=_INTEGERS.get(file.subtype),
         double=file.subtype == "DOUBLE",
-        file=file,
+        read=read,
     )
+
+
+def _by_ffmpeg(window: Window, name: str, where: str, stack: ExitStack) -> Sound:
+    file = stack.enter_context(sound_ffmpeg.decoded(window, name, where))
+    called = sound_ffmpeg.CONTAINERS.get(name, name.upper())
+    return Sound(where, called, file.rate, file.n_channels, None, None, double=False, read=file.read)
 
 
 def blocks(
@@ -176,6 +187,11 @@ def write(samples: NDArray[Any], rate: int, bits: int | None, suffix: str) -> by
     except (soundfile.SoundFileError, ValueError, TypeError) as error:
         raise InputError(
             f"a {subtype if kind == 'OGG' else kind} file cannot hold {samples.shape[1]} channels at {rate} "
-            f"Hz: {error}; allowed is WAV, which holds all"
+            f"Hz: {_said(error)}; allowed is WAV, which holds all"
         ) from error
     return file.getvalue()
+
+
+def _said(error: Exception) -> str:
+    """Return what libsndfile says, without what Python calls the file."""
+    return str(getattr(error, "error_string", error)).removeprefix("Error : ").rstrip(".")
