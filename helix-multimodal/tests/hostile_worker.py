@@ -27,7 +27,7 @@ import soundfile
 from PIL import Image as Pillow
 
 from helix_kernel import default_kernel
-from helix_kernel.errors import DataError, InputError
+from helix_kernel.errors import ArgumentError, DataError, DependencyError, InputError
 from helix_multimodal.detection.files import detect_head
 from helix_multimodal.detection.finding import HEAD
 from helix_multimodal.detection.walking import Limits, walk
@@ -40,7 +40,7 @@ _SUFFIXES = {
     "text": ("",),
     "image": (".png", ".jpg", ".webp", ".tiff", ".ppm", ".bmp"),
     "audio": (".wav", ".flac", ".ogg"),
-    "video": (".mkv",),
+    "video": (".mkv", ".mp4", ".avi", ".webm"),
     "point-cloud": (".ply", ".pcd", ".las", ".obj"),
 }
 _PICTURES = (
@@ -114,7 +114,7 @@ def mutated(number: int, files: list[tuple[str, str, bytes]]) -> tuple[str, str,
 
 
 def loaded(kind: str, data: bytes, modalities: dict, folder: Path, *, as_path: bool) -> str:
-    """Return what becomes of a file: ``sample``, ``DataError``, or another error and what it says."""
+    """Return what becomes of a file: ``sample``, ``DataError``, ``DependencyError``, or another error and what it says."""
     try:
         detect_head(data[: HEAD + 1], modalities=modalities)
         path = folder / "file"
@@ -125,9 +125,12 @@ def loaded(kind: str, data: bytes, modalities: dict, folder: Path, *, as_path: b
             return "sample" if list(walk(path, limits=limits)) else "no member"
         modality = modalities[kind]
         sample = modality.load(path if as_path else io.BytesIO(data))
-        modality.encode(sample)
+        with contextlib.suppress(ArgumentError):  # such as numbers that are too large for a tensor
+            modality.encode(sample)
     except DataError:
         return "DataError"
+    except DependencyError:  # as for a file that says that it is compressed
+        return "DependencyError"
     except Exception as error:  # noqa: BLE001 - which is what is looked for
         return f"{type(error).__name__}: {error}"
     return "sample"

@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment, linprog
 from helix_kernel.errors import ArgumentError
 from helix_multimodal.alignment.ctc import CTC
 from helix_multimodal.alignment.info_nce import InfoNCE
-from helix_multimodal.alignment.sinkhorn import Sinkhorn, transport
+from helix_multimodal.alignment.sinkhorn import Sinkhorn, _log_masses, _scaled_transport, transport
 from helix_multimodal.alignment.soft_dtw import SoftDTW, soft_dtw
 from helix_multimodal.inputs import Padded, Tokens
 from helix_multimodal.testing.alignments import AlignmentSuite
@@ -35,6 +35,11 @@ class TestSoftDTWWithoutDivergence(AlignmentSuite):
 class TestSinkhorn(AlignmentSuite):
     def make_alignment(self):
         return Sinkhorn(8)
+
+
+class TestSinkhornInTheLogarithmicDomain(AlignmentSuite):
+    def make_alignment(self):
+        return Sinkhorn(8, epsilon=0.02)
 
 
 class TestCTC(AlignmentSuite):
@@ -90,6 +95,14 @@ def test_transport_meets_its_margins_and_nears_the_cheapest_plan():
     margins = np.concatenate([np.kron(np.eye(4), np.ones(6)), np.kron(np.ones(4), np.eye(6))])
     best = linprog(cost.ravel(), A_eq=margins, b_eq=np.concatenate([a, b]))
     assert best.fun - 1e-9 <= (plan * cost).sum() <= best.fun * 1.02
+
+
+def test_both_domains_find_one_plan():
+    cost = 2 * torch.rand(3, 4, 5, dtype=torch.float64)
+    shown = torch.tensor([[True, True, False, True]]), torch.ones(1, 5) > 0
+    masses = [_log_masses(mask, torch.float64) for mask in shown]
+    plans = [find(cost, *masses, epsilon=0.1, n_iterations=30) for find in (transport, _scaled_transport)]
+    torch.testing.assert_close(*plans)
 
 
 def test_transport_of_equal_masses_is_an_assignment():

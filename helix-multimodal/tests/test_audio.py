@@ -2,6 +2,7 @@
 
 import io
 import struct
+import sysconfig
 import tracemalloc
 import wave
 from contextlib import suppress
@@ -19,6 +20,7 @@ from helix_kernel.modality import Sample
 from helix_kernel.testing.modalities import ModalitySuite
 from helix_multimodal.modalities.audio import Audio
 
+CPYTHON = Path(sysconfig.get_path("stdlib")) / "test/audiodata"
 ASTERISK = Path("/usr/share/asterisk/sounds")
 DRAW = np.random.default_rng(0)
 NOISE = DRAW.uniform(-0.9, 0.9, (4_001, 2))
@@ -383,6 +385,16 @@ def test_a_header_that_lies_costs_no_memory():
     data[22:26] = struct.pack(">I", 100_000_000)
     with pytest.raises(DataError):
         loaded(bytes(data))
+
+
+@pytest.mark.skipif(not CPYTHON.exists(), reason="needs the tests of CPython")
+@pytest.mark.parametrize("bits", [8, 16, 24, 32])
+@pytest.mark.parametrize("suffix", ["wav", "aiff", "au"])
+def test_recordings_of_cpython_s_tests_are_those_of_ffmpeg(bits, suffix):
+    path = CPYTHON / f"pluck-pcm{bits}.{suffix}"
+    sample = Audio(dtype="float64").load(path)
+    assert np.array_equal(sample.arrays["waveform"], said_by_ffmpeg(path.read_bytes()))
+    assert (sample.rate, sample.metadata["bits"]) == (11_025, bits)
 
 
 @pytest.mark.skipif(not ASTERISK.exists(), reason="needs the package asterisk-core-sounds-en-wav")

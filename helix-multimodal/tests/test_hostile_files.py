@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+ENDS = ("sample", "DataError", "DependencyError")
 SECONDS = 5.0
 """Most time of the processor that a file of some kilobytes may take."""
 KIBIBYTES = 1 << 20
@@ -75,14 +76,14 @@ def check(numbers):
         for number in numbers:
             kind, name, end, seconds, memory = worker.load(number)
             slowest, peak = max(slowest, (seconds, f"{name}, case {number}")), max(peak, memory)
-            ends[kind, end if end in ("sample", "DataError") else "other"] += 1
-            if end not in ("sample", "DataError") or seconds > SECONDS or memory > KIBIBYTES:
+            ends[kind, end if end in ENDS else "other"] += 1
+            if end not in ENDS or seconds > SECONDS or memory > KIBIBYTES:
                 wrong.append(f"case {number}, {name}: {end}, {seconds:.1f} s, {memory >> 10} MiB")
     print("\n".join(f"{kind}: {count} times {end}" for (kind, end), count in sorted(ends.items())))
     print(f"slowest: {slowest[0]:.2f} s ({slowest[1]}); peak: {peak >> 10} MiB")
     said = "\n".join(wrong[:40])
     assert not wrong, f"{len(wrong)} of {len(numbers)} (`hostile_worker.py NUMBER` shows one):\n{said}"
-    assert {end for _, end in ends} == {"sample", "DataError"}, "nothing was damaged, or nothing loaded"
+    assert {end for _, end in ends} >= {"sample", "DataError"}, "nothing was damaged, or nothing loaded"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, which limits and tells memory")

@@ -135,7 +135,7 @@ def test_colours_are_those_of_the_standard_that_a_film_names(tmp_path: Path) -> 
 
 
 def test_sound_is_kept_and_begins_with_the_first_frame(tmp_path: Path) -> None:
-    waveform = np.random.default_rng(1).uniform(-1, 1, (2, 4001)).astype(np.float32)
+    waveform = np.random.default_rng(1).uniform(-1, 1, (2, 40_001)).astype(np.float32)
     arrays = {"frames": _noise(4), "timestamps": 1.5 + np.arange(4) / 25, "waveform": waveform}
     sample = Sample(arrays=arrays, rate=25.0, metadata={"sound_rate": 16_000})
     path = _saved(sample, tmp_path)
@@ -143,31 +143,48 @@ def test_sound_is_kept_and_begins_with_the_first_frame(tmp_path: Path) -> None:
     assert sample.differences(back) == []
     assert back.metadata["sound_rate"] == 16_000
     assert "waveform" not in Video().load(path).arrays
+    with av.open(str(path)) as container:
+        for frame in container.decode(audio=0):
+            last = frame
+    assert abs(last.time + last.samples / 16_000 - (1.5 + 40_001 / 16_000)) < 2e-3
     shorter = Video(sound=True, max_frames=2).load(path).arrays["waveform"]
     assert np.array_equal(shorter, waveform[:, : round(0.08 * 16_000)])
+
+
+def _with_sound(blocks: list[tuple[float, Any]]) -> io.BytesIO:
+    """Return a film of one frame, at 1 s, with blocks of sound (T,) of 16 kHz at their times."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as container:
+        stream: Any = container.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 16, 16, "bgr0"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        sound: Any = container.add_stream("pcm_f32le", rate=16_000, layout="mono")
+        picture = av.VideoFrame.from_ndarray(_noise(1, 16, 16)[0], format="rgb24").reformat(format="bgr0")
+        picture.pts, picture.time_base = 1000, Fraction(1, 1000)
+        container.mux(stream.encode(picture))
+        for time, waveform in blocks:
+            block = av.AudioFrame.from_ndarray(waveform[None], "flt", "mono")
+            block.rate, block.pts, block.time_base = 16_000, round(time * 16_000), Fraction(1, 16_000)
+            container.mux(sound.encode(block))
+        for each in (stream, sound):
+            container.mux(each.encode(None))
+    return io.BytesIO(file.getvalue())
 
 
 @pytest.mark.parametrize("offset", [-0.5, 0.25])
 def test_sound_that_begins_at_another_time_is_cut_or_silent_before(offset: float) -> None:
     waveform = np.linspace(-1, 1, 16_000, dtype=np.float32)
-    file = io.BytesIO()
-    with av.open(file, "w", format="matroska") as container:
-        stream: Any = container.add_stream("ffv1", rate=25)
-        stream.height, stream.width, stream.pix_fmt = 16, 16, "bgr0"
-        sound: Any = container.add_stream("pcm_f32le", rate=16_000, layout="mono")
-        picture = av.VideoFrame.from_ndarray(_noise(1, 16, 16)[0], format="rgb24").reformat(format="bgr0")
-        picture.pts, picture.time_base = 1000, Fraction(1, 1000)
-        stream.codec_context.time_base = Fraction(1, 1000)
-        block = av.AudioFrame.from_ndarray(waveform[None], "flt", "mono")
-        block.rate, block.pts, block.time_base = 16_000, round((1 + offset) * 16_000), Fraction(1, 16_000)
-        for each, frame in ((stream, picture), (sound, block)):
-            container.mux(each.encode(frame))
-        for each in (stream, sound):
-            container.mux(each.encode(None))
-    found = Video(sound=True).load(io.BytesIO(file.getvalue())).arrays["waveform"][0]
+    halves = [(1 + offset, waveform[:4000]), (1.25 + offset, waveform[4000:])]
+    found = Video(sound=True).load(_with_sound(halves)).arrays["waveform"][0]
     n_ahead = round(offset * 16_000)
     expected = waveform[-n_ahead:] if n_ahead < 0 else np.concatenate([np.zeros(n_ahead), waveform])
     assert np.array_equal(found, expected.astype(np.float32))
+
+
+def test_what_is_missing_in_the_midst_of_sound_is_silent() -> None:
+    first, then = (np.random.default_rng(seed).random(4000, np.float32) for seed in (0, 1))
+    found = Video(sound=True).load(_with_sound([(1.0, first), (1.75, then)])).arrays["waveform"][0]
+    assert np.array_equal(found, np.concatenate([first, np.zeros(8000, np.float32), then]))
 
 
 def test_h264_in_mp4_is_near(tmp_path: Path) -> None:
@@ -214,7 +231,14 @@ def test_a_stream_takes_no_more_memory_for_a_longer_film(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("rate", "expected"),
-    [(25.0, [0, 1, 2, 3, 4, 5]), (12.5, [0, 2, 4]), (50.0, None), (5.0, [0]), (9.0, [0, 3])],
+    [
+        (25.0, [0, 1, 2, 3, 4, 5]),
+        (12.5, [0, 2, 4]),
+        (50.0, None),
+        (5.0, [0]),
+        (9.0, [0, 3]),
+        (11.0, [0, 2, 5]),
+    ],
 )
 def test_a_rate_picks_and_repeats_the_nearest_frames(
     rate: float, expected: list[int] | None, tmp_path: Path
@@ -239,6 +263,13 @@ def test_frames_are_brought_to_a_size_and_counted(tmp_path: Path) -> None:
     assert sample.arrays["frames"].shape == (3, 7, 9, 3)
     assert np.abs(sample.arrays["frames"].astype(int) - (10, 100, 200)).max() <= 1
     assert video.encode(sample).shape == (3, 3, 7, 9)
+
+
+def test_frames_that_change_their_size_need_a_size() -> None:
+    both = b"".join(_encoded(_smooth(5, 32, width), "mpegts", "mpeg2video", "yuv420p") for width in (48, 64))
+    with pytest.raises(DataError, match="64 by 32"):
+        Video().load(io.BytesIO(both))
+    assert Video(size=(16, 16)).load(io.BytesIO(both)).arrays["frames"].shape[1:] == (16, 16, 3)
 
 
 def test_frames_are_turned_as_the_file_says(tmp_path: Path) -> None:

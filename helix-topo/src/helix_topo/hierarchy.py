@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from helix_kernel.errors import InputError
 from helix_topo.entries import Entries, Lent
-from helix_topo.mixing import Mixing
+from helix_topo.mixing import GeometricMixing, LinearMixing, Mixing
 from helix_topo.motifs.tier import Motifs
 from helix_topo.nearest_symbols import NearestSymbols
 
@@ -20,14 +20,18 @@ if TYPE_CHECKING:
     from typing import Any
 
     from helix_kernel.memory import Report, Retrieved, Stats
-    from helix_topo.config.hierarchy import Reading
+    from helix_topo.config.hierarchy import Mixture, Reading
     from helix_topo.motifs.matches import Matches
     from helix_topo.prediction import Prediction
     from helix_topo.retrieval import Found
 
 
-# How far tiers are trusted before anything is learned: those above see what motifs and the model do not.
-_PRIORS, _PRIOR = {"motifs": 0.3}, 0.03
+# How far tiers are trusted before anything is learned: a tier above is mixed into what motifs expect already.
+_PRIORS, _PRIOR = {"motifs": 0.8}, 0.03
+_MIXTURES: dict[Mixture, type[LinearMixing | GeometricMixing]] = {
+    "linear": LinearMixing,
+    "geometric": GeometricMixing,
+}
 
 
 class Hierarchy(nn.Module):
@@ -49,6 +53,7 @@ class Hierarchy(nn.Module):
         vectors: Builds the memory of features, with `d_key` and `d_value`.
         d_model: Width D of the model's features.
         vocab_size: Number V of its ids.
+        mixture: Whether probabilities are mixed, or their logarithms.
         reading: Whether, in training, all of a batch is read before any of it is remembered, which is what
             evaluation finds; or each place after those before it.
         k: Vectors that a place reads.
@@ -67,6 +72,7 @@ class Hierarchy(nn.Module):
         vectors: Callable[..., Any] | None = None,
         d_model: int = 1,
         vocab_size: int = 256,
+        mixture: Mixture = "geometric",
         reading: Reading = "batch",
         k: int = 16,
         sharpness: float = 20.0,
@@ -83,7 +89,7 @@ class Hierarchy(nn.Module):
             self.vectors = NearestSymbols(tier, vocab_size, k=k, sharpness=sharpness, surprise=surprise)
         self.mixings = nn.ModuleDict(
             {
-                name: Mixing(tier.n_buckets, prior=_PRIORS.get(name, _PRIOR))
+                name: _MIXTURES[mixture](tier.n_buckets, prior=_PRIORS.get(name, _PRIOR))
                 for name, tier in self._tiers().items()
             }
         )
@@ -193,9 +199,7 @@ class Hierarchy(nn.Module):
         if not self.training:
             return mixing.mixed(p, prediction)
         trusted = attrs.evolve(prediction, bucket=prediction.bucket * followed.fresh)
-        mixed = mixing.mixed(p, trusted)
-        mixing.learn(p.detach(), trusted, followed.symbols)
-        return mixed
+        return mixing.mixed(p, trusted, followed.symbols)
 
     def _remember(self, motif: Tensor, features: Tensor, ids: Tensor, p: Tensor) -> None:
         """Remember, above the motifs, the places of rows whose next symbol is known."""

@@ -27,6 +27,7 @@ MODEL = {"use": "language-model", "d_model": 128, "n_layers": 2, "mixer": {"use"
 MOTIFS = {"use": "motifs", "budget": 256 << 20}
 MEMORIES = {
     "+ M0, longest motif": {"motifs": MOTIFS | {"blend": "longest"}},
+    "+ M0, linear": {"motifs": MOTIFS, "mixture": "linear"},
     "+ M0": {"motifs": MOTIFS},
     "+ M0 + M1": {"motifs": MOTIFS, "cycles": {"use": "cycles", "budget": 32 << 20}},
     "+ M0 + M1 + M2": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -81,24 +81,51 @@ def soft_dtw(cost: Tensor, n: Tensor, m: Tensor, *, gamma: float) -> Tensor:
     _check_gamma(gamma)
     shape = cost.shape[:-2]
     flat = cost.flatten(0, -3) if shape else cost[None]
-    n_rows, n_columns = flat.shape[-2:]
-    skewed = _skewed(flat)  # (P, N, N + M - 1): diagonal k holds c[i, k - i]
-    border = flat.new_full((len(flat), 1), _FAR)
-    before = flat.new_full((len(flat), n_rows + 1), _FAR)
-    last = before.clone()
-    before[:, 0] = 0  # nothing of either is warped yet
-    diagonals = []
-    for k in range(n_rows + n_columns - 1):
-        ways = torch.stack([before[:, :-1], last[:, :-1], last[:, 1:]])
-        least = -gamma * torch.logsumexp(-ways / gamma, 0)
-        here = torch.cat([border, (skewed[:, :, k] + least).clamp(max=_FAR)], 1)
-        diagonals.append(here[:, 1:])
-        before, last = last, here
-    ends = torch.stack(diagonals, 1)  # (P, N + M - 1, N)
+    n_rows = flat.shape[-2]
     rows = (n.reshape(-1) - 1).clamp(min=0)
-    places = (rows + (m.reshape(-1) - 1).clamp(min=0)) * n_rows + rows
-    found = ends.flatten(1).gather(1, places[:, None])[:, 0]
+    diagonals = rows + (m.reshape(-1) - 1).clamp(min=0)
+    found: Tensor = _Warp.apply(_skewed(flat), diagonals * n_rows + rows, gamma)  # type: ignore[no-untyped-call]  # torch's own stub lacks its types
     return found.view(shape)
+
+
+class _Warp(torch.autograd.Function):
+    """The recursion over anti-diagonals and, backwards, the expected alignment (algorithm 2)."""
+
+    @staticmethod
+    def forward(ctx: Any, skewed: Tensor, ends: Tensor, gamma: float) -> Tensor:
+        """Return r at the ends (P,) of skewed costs (P, N, K), as places in (K, N)."""
+        n_pairs, n_rows, n_diagonals = skewed.shape
+        border = skewed.new_full((n_pairs, 1), _FAR)
+        before, last = skewed.new_full((2, n_pairs, n_rows + 1), _FAR).unbind()
+        before[:, 0] = 0  # nothing of either is warped yet
+        found, weights = [], []
+        for k in range(n_diagonals):
+            ways = torch.stack([before[:, :-1], last[:, :-1], last[:, 1:]])  # from i-1 and j-1, i-1, j-1
+            least = ways.amin(0)
+            shares = ((least - ways) / gamma).exp_()
+            total = shares.sum(0)
+            weights.append(shares / total)
+            here = (skewed[:, :, k] + least - gamma * total.log()).clamp_(max=_FAR)
+            found.append(here)
+            before, last = last, torch.cat([border, here], 1)
+        ctx.save_for_backward(torch.stack(weights), ends)
+        return torch.stack(found, 1).flatten(1).gather(1, ends[:, None])[:, 0]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """Return how much of each cell ways pass through, weighed by the gradient of their ends."""
+        weights, ends = ctx.saved_tensors
+        n_diagonals, _, n_pairs, n_rows = weights.shape
+        passed = gradients[0].new_zeros(n_pairs, n_diagonals * n_rows)
+        passed = passed.scatter(1, ends[:, None], gradients[0][:, None]).view(n_pairs, n_diagonals, n_rows)
+        for k in reversed(range(n_diagonals)):
+            corner, above, beside = (passed[:, k] * weights[k]).unbind()
+            if k >= 1:
+                passed[:, k - 1, :-1] += above[:, 1:]
+                passed[:, k - 1] += beside
+            if k >= 2:
+                passed[:, k - 2, :-1] += corner[:, 1:]
+        return passed.transpose(1, 2), None, None
 
 
 def _skewed(cost: Tensor) -> Tensor:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _HEAD = 4096
 _STARTS_ANYWHERE = ("mpegts", "mpeg")
+_GAP = 0.1
+"""Seconds from which on a hole between two packets of sound is silence; containers round times."""
 _FAILURES = (av.error.FFmpegError, OSError, ValueError, MemoryError, EOFError, OverflowError)
 
 
@@ -91,7 +93,7 @@ class Film:
             DataError: It is damaged, or takes too much memory.
         """
         with _container(self._file, self.format, self.where) as container:
-            stream = container.streams.audio[0]
+            stream = next(each for each in container.streams.audio if each.codec_context is not None)
             stream.thread_type = "AUTO"
             begin = start + _origin(container, self.format)
             seconds = None if stop is None else stop - start
@@ -143,7 +145,7 @@ def _film(container: Any, name: str, where: str, file: str | Window, max_bytes: 
         raise DataError(f"{where} holds no frame that can be decoded")
     rotation = int(first.rotation) % 360
     turned = rotation in (90, 270)
-    sound = container.streams.audio
+    sound = next((each for each in container.streams.audio if each.codec_context is not None), None)
     mean = stream.average_rate or stream.guessed_rate
     return Film(
         where=where,
@@ -153,7 +155,7 @@ def _film(container: Any, name: str, where: str, file: str | Window, max_bytes: 
         n_frames=max(0, stream.frames),
         size=(first.width, first.height) if turned else (first.height, first.width),
         rotation=rotation,
-        sound_rate=(sound[0].rate or None) if sound else None,
+        sound_rate=None if sound is None else sound.rate or None,
         max_bytes=max_bytes,
         times=times,
         file=file,
@@ -166,6 +168,8 @@ def _pictures(container: Any, where: str, max_bytes: int) -> Any:
     if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
         raise DataError(f"{where} holds no pictures")
     context = stream.codec_context
+    if context is None:
+        raise DataError(f"{where} holds pictures that are coded in a way FFmpeg does not know")
     check_size(where, context.width * context.height * 3, max_bytes)
     context.options = {"max_pixels": str(max(1, max_bytes // 3))}
     stream.thread_type = "AUTO"
@@ -255,15 +259,19 @@ def _blocks(container: Any, stream: Any, film: Film) -> Iterator[tuple[float, ND
 def _sound(
     blocks: Iterator[tuple[float, NDArray[np.float32]]], begin: float, seconds: float | None, film: Film
 ) -> NDArray[np.float32]:
+    """Return blocks one behind the other from a time on, silent before them and where one is missing."""
     rate = film.sound_rate or 1
     parts: list[NDArray[np.float32]] = []
+    n_samples, slack = 0, 0
     for time, block in blocks:
-        if not parts:
-            ahead = round((time - begin) * rate)
-            check_size(film.where, max(0, ahead) * block.itemsize * len(block), film.max_bytes)
-            parts.append(np.zeros((len(block), max(0, ahead)), np.float32))
-            to_drop = max(0, -ahead)
-        parts.append(block[:, to_drop:])
-        to_drop = max(0, to_drop - block.shape[1])
+        place = round((time - begin) * rate)
+        if place > n_samples + slack:
+            check_size(film.where, place * len(block) * block.itemsize, film.max_bytes)
+            parts.append(np.zeros((len(block), place - n_samples), np.float32))
+            n_samples = place
+        elif not parts and place < 0:
+            n_samples = place
+        parts.append(block[:, min(block.shape[1], max(0, -n_samples)) :])
+        n_samples, slack = n_samples + block.shape[1], round(_GAP * rate)
     joined = np.concatenate(parts, 1) if parts else np.zeros((1, 0), np.float32)
     return joined if seconds is None else joined[:, : max(0, round(seconds * rate))]

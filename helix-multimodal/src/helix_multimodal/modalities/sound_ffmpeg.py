@@ -45,20 +45,20 @@ class Decoded:
         Raises:
             DataError: The file is damaged.
         """
-        resampler = av.AudioResampler(format="flt" if dtype == "float32" else "dbl")
-        n_held = sum(map(len, self._held))
+        resampler = av.AudioResampler(format="fltp" if dtype == "float32" else "dblp")
+        n_held = sum(block.shape[1] for block in self._held)
         try:
             while n_held < n_frames and (frame := next(self._frames, None)) is not None:
                 if (frame.rate, frame.layout.nb_channels) != (self.rate, self.n_channels):
                     raise DataError(f"{self.where} changes its rate or its channels on the way")
                 for part in resampler.resample(frame):
-                    self._held.append(part.to_ndarray().reshape(-1, self.n_channels))
-                    n_held += len(self._held[-1])
+                    self._held.append(part.to_ndarray())
+                    n_held += part.samples
         except _FAILURES as error:
             raise DataError(f"{self.where} is damaged or cut short: {error}") from error
-        joined = np.concatenate([np.empty((0, self.n_channels), dtype), *self._held])
-        self._held = [joined[n_frames:]]
-        return joined[:n_frames]
+        joined = np.concatenate([np.empty((self.n_channels, 0), dtype), *self._held], 1)
+        self._held = [joined[:, n_frames:]]
+        return joined[:, :n_frames].T
 
 
 @contextmanager

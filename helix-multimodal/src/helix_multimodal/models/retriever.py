@@ -67,7 +67,7 @@ class Retriever(nn.Module):
             )
 
     def forward(self, inputs: Mapping[str, Padded]) -> Tensor:
-        """Map data by part to scores (B, 2, B): of each query with all targets, of each target with all queries.
+        """Map data by part to scores (B, 2, B): of each query with all targets, and the other way round.
 
         Raises:
             ArgumentError: A part is missing from the data, or of another kind than its encoder takes.

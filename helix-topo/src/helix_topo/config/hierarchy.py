@@ -8,6 +8,7 @@ import attrs
 
 from helix_kernel import FactoryOf, option
 
+Mixture = Literal["linear", "geometric"]
 Reading = Literal["batch", "stream"]
 
 
@@ -28,6 +29,9 @@ class HierarchyConfig:
     )
     vectors: Annotated[Any, FactoryOf("memory_tier", supplies=("d_key", "d_value"))] | None = option(
         None, help="Memory of the model's features, such as vectors; left out: none"
+    )
+    mixture: Mixture = option(
+        "geometric", help="Whether tiers' probabilities are mixed with the model's, or their logarithms"
     )
     reading: Reading = option(
         "batch",
