@@ -114,7 +114,7 @@ def mutated(number: int, files: list[tuple[str, str, bytes]]) -> tuple[str, str,
 
 
 def loaded(kind: str, data: bytes, modalities: dict, folder: Path, *, as_path: bool) -> str:
-    """Return what becomes of a file: ``sample``, ``DataError``, ``DependencyError``, or another error and what it says."""
+    """Return what becomes of a file: ``sample``, or an error's name, and what a wrong one says."""
     try:
         detect_head(data[: HEAD + 1], modalities=modalities)
         path = folder / "file"
