@@ -321,6 +321,29 @@ def test_sound_alone_and_playlists_are_no_films(tmp_path: Path) -> None:
             Video().load(source)
 
 
+def test_every_change_of_a_frame_is_found(tmp_path: Path) -> None:
+    frames = _noise(6, 20, 18)
+    path = _saved(Sample(arrays={"frames": frames, "timestamps": np.arange(6) / 25}, rate=25.0), tmp_path)
+    data = path.read_bytes()
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    draw = np.random.default_rng(0)
+    for packet in packets:
+        start = data.index(packet)
+        for place in (start, start + len(packet) - 1, *draw.integers(start, start + len(packet), 20)):
+            changed = bytearray(data)
+            changed[place] ^= 1 << int(draw.integers(8))
+            with pytest.raises(DataError, match="damaged"):
+                Video().load(io.BytesIO(bytes(changed)))
+
+
+@pytest.mark.parametrize("options", [{"level": "1"}, {"level": "3", "slicecrc": "0"}, {"level": "3"}])
+def test_ffv1_of_other_programs_is_read_with_sums_and_without(options: dict[str, str]) -> None:
+    frames = _noise(3, 32, 32)
+    data = _encoded(frames, "matroska", "ffv1", "bgr0", **options)
+    assert np.array_equal(Video().load(io.BytesIO(data)).arrays["frames"], frames)
+
+
 def test_damage_is_told_by_the_error_alone(capfd: pytest.CaptureFixture[str]) -> None:
     """FFmpeg's own messages do not get to the terminal."""
     data = bytearray(_encoded(_smooth(20), "avi", "mpeg4", "yuv420p"))

@@ -13,7 +13,7 @@ from av.video.reformatter import VideoReformatter
 
 from helix_kernel.errors import DataError
 from helix_multimodal.files import check_size, is_file, reading
-from helix_multimodal.modalities import film_times
+from helix_multimodal.modalities import ffv1, film_times
 from helix_multimodal.modalities.containers import container_of
 from helix_multimodal.modalities.framing import Window, check_whole, windowed
 
@@ -183,6 +183,8 @@ def _decoded(container: Any, stream: Any, where: str, *, cut: bool) -> Iterator[
     """
     begun, damage = not cut, ""
     for packet in container.demux(stream):
+        if packet.size and stream.codec_context.codec.name == "ffv1":
+            _check_sums(bytes(packet), where, own=film_times.TAG in container.metadata)
         try:
             frames = packet.decode()
         except av.error.InvalidDataError as error:
@@ -197,6 +199,13 @@ def _decoded(container: Any, stream: Any, where: str, *, cut: bool) -> Iterator[
             yield frame
     if damage and not cut:
         raise DataError(f"{where} is damaged: {damage}")
+
+
+def _check_sums(packet: bytes, where: str, *, own: bool) -> None:
+    """Raise `DataError` for wrong sums, and in a film that `save` wrote for missing ones."""
+    wrong = ffv1.is_damaged(packet)
+    if wrong or (own and wrong is None):
+        raise DataError(f"{where} is damaged: a frame has another sum than it says")
 
 
 def _seek(container: Any, stream: Any, seconds: float) -> None:
