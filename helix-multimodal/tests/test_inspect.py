@@ -129,6 +129,14 @@ def test_films_say_how_long_they_are():
     assert preview(film) == "4 frames, 2.00 s, in the middle:\n████"
 
 
+def test_of_a_long_film_the_first_frames_are_decoded(tmp_path, capsys):
+    frames = np.zeros((103, 16, 16, 3), np.uint8)
+    film = Sample(arrays={"frames": frames, "timestamps": np.arange(103) / 25}, rate=25.0)
+    modality("video").save(film, tmp_path / "film.mkv")
+    *files, _ = records(capsys, tmp_path)
+    assert files[0]["preview"].startswith("the first 100 frames, 4.00 s")
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 500, 2), (500, 1, 4), (7, 3, 3), (40, 33, 4)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_pictures_of_all_shapes_have_shades(shape, dtype):

@@ -108,12 +108,13 @@ def _report(member: Member, modalities: Mapping[str, Modality], missing: Mapping
 
 
 def _loaded(report: Report, sample: Sample) -> Report:
+    cut = len(sample.arrays.get("frames", ())) == _MOST_FRAMES
     return attrs.evolve(
         report,
         arrays={name: f"{array.shape} {array.dtype}" for name, array in sample.arrays.items()},
         rate=sample.rate,
         metadata=dict(sample.metadata),
-        preview=preview(sample),
+        preview=("the first " if cut else "") + preview(sample),
     )
 
 
