@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from helix_kernel.errors import ArgumentError, InputError
 from helix_kernel.testing.plain_state import same, through_a_file
 from helix_topo.ledger import Ledger
-from helix_topo.stability import Rule, retrievability, strengthened
+from helix_topo.stability import ClosedForm, Rule, retrievability, strengthened
 
 
 def test_an_entry_begins_with_the_initial_stability_and_fades():
@@ -82,6 +84,40 @@ def test_of_what_was_forgotten_nothing_is_left():
     assert same(ledger.state(), other.state())
     ledger.recalled([1], 1.0)
     assert same(ledger.state(), other.state())
+
+
+def test_by_the_closed_form_an_entry_stands_by_what_speaks_for_it_now():
+    ledger = Ledger(4, ClosedForm(initial=2.0, decay=0.1))
+    ledger.added([0, 1, 3], 0.0)
+    for time in (1.0, 2.0, 3.0):
+        ledger.recalled([1], time, saved_bits=[0.5], before=[int(time)])
+    of = ledger.evidence
+    recalled = [(1 + 19 / 81 * elapsed / 2) ** -0.5 for elapsed in (5.0, 2.0)]
+    context, evidence, phase = (float(each([1])[0]) for each in (of.context, of.evidence, of.phase))
+    wanted = [math.log(1 + recalled[0]) - 0.5, math.log(1 + recalled[1] + context) + evidence + phase - 0.2]
+    assert (evidence, phase) == (0.5, 1.0)
+    assert context > 0.7
+    assert ledger.standing(5.0).tolist() == pytest.approx([*wanted, -math.inf, wanted[0]])
+    assert ledger.stability.tolist() == [2, 2, 0, 2], "something was kept from recall to recall"
+
+
+def test_by_the_closed_form_classes_begin_at_0_3_and_0_7():
+    ledger = Ledger(2, ClosedForm(decay=0.1))
+    ledger.added([0, 1], 0.0)
+    assert ledger.links.of(0) == "I"  # ln 2
+    ledger.recalled([1], 1.0, saved_bits=[0.1])
+    assert ledger.links.of(1) == "S"
+    ledger.classed(4.5)
+    assert (ledger.links.of(0), ledger.links.of(1)) == ("U", "I")
+
+
+def test_by_the_closed_form_what_proved_wrong_is_no_recall():
+    ledger = Ledger(2, ClosedForm())
+    ledger.added([0, 1], 0.0)
+    ledger.recalled([0], 5.0)
+    ledger.recalled([1], 5.0, correct=False)
+    assert ledger.standing(5.0)[0] > ledger.standing(5.0)[1]
+    assert ledger.recalls.tolist() == [1, 0]
 
 
 def test_a_state_restores_a_ledger_to_the_bit():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from helix_kernel.errors import ArgumentError
-from helix_topo.stability import Rule, older_stability, retrievability, strengthened, weakened
+from helix_topo.stability import ClosedForm, Rule, older_stability, retrievability, strengthened, weakened
 
 
 def test_after_its_stability_an_entry_is_recalled_nine_times_of_ten():
@@ -66,3 +66,9 @@ def test_the_older_closed_form():
 def test_weights_out_of_range_are_refused(options, says):
     with pytest.raises(ArgumentError, match=says):
         Rule(**options)
+
+
+@pytest.mark.parametrize(("options", "says"), [({"initial": 0.0}, "initial"), ({"decay": -0.1}, "decay")])
+def test_numbers_of_the_closed_form_out_of_range_are_refused(options, says):
+    with pytest.raises(ArgumentError, match=f"{says} is"):
+        ClosedForm(**options)

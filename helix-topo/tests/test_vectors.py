@@ -34,6 +34,11 @@ class TestMerging(MemoryTierSuite):
         return Vectors(8, 5, capacity=20, merge_above=0.999)
 
 
+class TestByTheClosedForm(MemoryTierSuite):
+    def make_tier(self) -> Vectors:
+        return Vectors(8, 5, capacity=20, stability="closed-form")
+
+
 class TestOfOneEntry(MemoryTierSuite):
     def make_tier(self) -> Vectors:
         return Vectors(8, 5, capacity=1, search="approximate")
@@ -69,6 +74,33 @@ def test_what_is_least_likely_to_be_recalled_gives_way():
     second = memory.write(_angles(240), _values(1), time=6.0)
     assert _held(memory) == {*ids[:2].tolist(), int(first[0]), int(second[0])}
     assert memory.stats().evicted == 2
+
+
+@pytest.mark.parametrize(("stability", "gone"), [("half-life", 1), ("closed-form", 0)])
+def test_by_the_closed_form_what_saved_bits_stays_though_it_was_recalled_less(stability, gone):
+    memory = _memory(capacity=2, stability=stability)
+    ids = memory.write(_angles(0, 90), _values(2), time=0.0)
+    right = torch.tensor([True])
+    memory.recalled(ids[1:], correct=right, saved_bits=torch.tensor([3.0]), before=torch.tensor([7]))
+    for time in (8.0, 20.0):
+        memory.write(_angles(0)[:0], _values(0), time=time)
+        memory.recalled(ids[:1], correct=right)
+    new = memory.write(_angles(180), _values(1), time=20.0)
+    assert _held(memory) == {int(ids[1 - gone]), int(new)}
+
+
+def test_by_the_closed_form_a_consolidation_classes_anew():
+    memory = _memory(stability="closed-form", decay=0.1)
+    memory.write(_angles(0), _values(1), time=0.0)
+    memory.write(_angles(90), _values(1), time=9.0)
+    memory.consolidate()
+    assert memory.ledger.links.count() == {"U": 1, "I": 1, "S": 0}
+
+
+def test_a_state_of_another_form_of_stability_is_refused():
+    state = _memory(stability="closed-form").state()
+    with pytest.raises(InputError, match="stability='closed-form', allowed is 'half-life'"):
+        _memory().load_state(state)
 
 
 def test_many_that_give_way_at_once_are_those_that_would_one_by_one():

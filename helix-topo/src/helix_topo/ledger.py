@@ -12,7 +12,15 @@ from helix_kernel.errors import ArgumentError, InputError
 from helix_topo.evidence import Evidence
 from helix_topo.host import HostModule
 from helix_topo.links import Links
-from helix_topo.stability import Rule, retrievability, strengthened, weakened
+from helix_topo.stability import (
+    OLDER_THRESHOLDS,
+    ClosedForm,
+    Rule,
+    older_stability,
+    retrievability,
+    strengthened,
+    weakened,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,10 +38,15 @@ THRESHOLDS = (4.0, 16.0)
 class Ledger(HostModule):
     """Stability, time of the last recall, evidence and link class by slot; all of it buffers.
 
+    By a `Rule` a stability grows and shrinks with recalls, and entries stand by their retrievability. By the
+    `ClosedForm` nothing of the kind is kept: what speaks for an entry now is both its standing and what its
+    link is classed by, and `stability` is the constant by which R falls.
+
     Args:
         capacity: Slots.
         rule: What a recall does to a stability.
         thresholds: Stabilities from which on a link is intermediate, and stable; in units of the initial one.
+            The closed form has its own.
     """
 
     stability: Tensor
@@ -42,7 +55,11 @@ class Ledger(HostModule):
     clock: Tensor
 
     def __init__(
-        self, capacity: int, rule: Rule | None = None, *, thresholds: tuple[float, float] = THRESHOLDS
+        self,
+        capacity: int,
+        rule: Rule | ClosedForm | None = None,
+        *,
+        thresholds: tuple[float, float] = THRESHOLDS,
     ) -> None:
         super().__init__()
         if capacity < 1:
@@ -55,7 +72,8 @@ class Ledger(HostModule):
         self.register_buffer("clock", torch.tensor(-math.inf, dtype=torch.float64))
         self.evidence = Evidence(capacity)
         lower, upper = (self.rule.initial * threshold for threshold in thresholds)
-        self.links = Links(capacity, thresholds=(lower, upper))
+        classes = OLDER_THRESHOLDS if isinstance(self.rule, ClosedForm) else (lower, upper)
+        self.links = Links(capacity, thresholds=classes)
 
     def added(self, slots: ArrayLike, time: float) -> None:
         """Begin an entry in each of slots (n,), whatever was there before.
@@ -68,7 +86,7 @@ class Ledger(HostModule):
         self.stability.numpy()[places] = self.rule.initial
         self.recalled_at.numpy()[places] = time
         distinct = np.unique(places)
-        self.links.update(distinct, self.stability.numpy()[distinct], time)
+        self.links.update(distinct, self._now(distinct, time), time)
 
     def recalled(
         self,
@@ -116,6 +134,22 @@ class Ledger(HostModule):
         elapsed = np.maximum(time - self.recalled_at.numpy(), 0.0)
         return np.where(there, retrievability(elapsed, np.where(there, self.stability.numpy(), 1.0)), 0.0)
 
+    def standing(self, time: float) -> Numbers:
+        """Return what entries (capacity,) stand by: the lowest gives way first; -inf where nothing is.
+
+        It is the retrievability, or, by the closed form, the stability as it is now.
+        """
+        slots = np.flatnonzero(self.stability.numpy() > 0)
+        found = np.full(len(self.stability), -np.inf)
+        closed = isinstance(self.rule, ClosedForm)
+        found[slots] = self._now(slots, time) if closed else self.retrievability(time)[slots]
+        return found
+
+    def classed(self, time: float) -> None:
+        """Class every entry by its stability as it is at a time; only the closed form's moves by itself."""
+        slots = np.flatnonzero(self.stability.numpy() > 0)
+        self.links.update(slots, self._now(slots, time), time)
+
     def state(self) -> dict[str, Any]:
         """Return all of it as copies, by name."""
         return {name: table.clone() for name, table in self.named_buffers()}
@@ -140,20 +174,33 @@ class Ledger(HostModule):
         stability, last = self.stability.numpy(), self.recalled_at.numpy()
         elapsed = time - last[slots]
         self.evidence.add_gap(slots, elapsed)
-        if correct:
-            stability[slots] = strengthened(
-                stability[slots],
-                retrievability(elapsed, stability[slots]),
-                self.rule,
-                evidence=self.evidence.evidence(slots),
-                context=self.evidence.context(slots),
-                phase=self.evidence.phase(slots),
-            )
-            self.recalls.numpy()[slots] += 1
-        else:
-            stability[slots] = weakened(stability[slots], self.rule)
-        last[slots] = time
-        self.links.update(slots, stability[slots], time)
+        if isinstance(self.rule, Rule):
+            stability[slots] = self._after(slots, elapsed, self.rule, correct=correct)
+        if correct or isinstance(self.rule, Rule):  # what proved wrong is, by the closed form, no recall
+            last[slots] = time
+        self.recalls.numpy()[slots] += correct
+        self.links.update(slots, self._now(slots, time), time)
+
+    def _after(self, slots: Slots, elapsed: Numbers, rule: Rule, *, correct: bool) -> Numbers:
+        """Return the stabilities (n,) after a recall."""
+        before = self.stability.numpy()[slots]
+        if not correct:
+            return weakened(before, rule)
+        return strengthened(before, retrievability(elapsed, before), rule, **self._spoken_for(slots))
+
+    def _now(self, slots: Slots, time: float) -> Numbers:
+        """Return the stabilities (n,) by which links are classed."""
+        stability = self.stability.numpy()[slots]
+        if isinstance(self.rule, Rule):
+            return stability
+        elapsed = np.maximum(time - self.recalled_at.numpy()[slots], 0.0)
+        recalled, decay = retrievability(elapsed, stability), self.rule.decay * elapsed
+        return older_stability(recalled, decay=decay, **self._spoken_for(slots))
+
+    def _spoken_for(self, slots: Slots) -> dict[str, Numbers]:
+        """Return E, C and Φ (n,) by name."""
+        of = self.evidence
+        return {"evidence": of.evidence(slots), "context": of.context(slots), "phase": of.phase(slots)}
 
     def _checked(self, slots: ArrayLike, time: float) -> Slots:
         places = np.asarray(slots, dtype=np.int64)

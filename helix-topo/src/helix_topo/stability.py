@@ -60,6 +60,28 @@ class Rule:
                 raise ArgumentError(f"{name} is {getattr(self, name)}, allowed is a finite number >= 0")
 
 
+@attrs.frozen(kw_only=True)
+class ClosedForm:
+    """The older closed form, by which a stability is what speaks for an entry now; see `older_stability`.
+
+    Args:
+        initial: Time without a recall after which R is 0.9.
+        decay: What each unit of time without a recall takes away.
+
+    Raises:
+        ArgumentError: A number is out of range.
+    """
+
+    initial: float = 1.0
+    decay: float = 0.01
+
+    def __attrs_post_init__(self) -> None:
+        if not 0 < self.initial < np.inf:
+            raise ArgumentError(f"initial is {self.initial}, allowed is a finite time > 0")
+        if not 0 <= self.decay < np.inf:
+            raise ArgumentError(f"decay is {self.decay}, allowed is a finite number >= 0")
+
+
 def retrievability(elapsed: Numbers, stability: Numbers) -> Numbers:
     """Return how likely entries are to be recalled: R = (1 + 19/81 · Δt / S)^(-1/2).
 

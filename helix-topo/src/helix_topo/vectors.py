@@ -16,10 +16,12 @@ from helix_topo.free_slots import FreeSlots
 from helix_topo.host import HostModule
 from helix_topo.ledger import Ledger
 from helix_topo.search.exact import ExactIndex
+from helix_topo.stability import ClosedForm, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from helix_topo.config.vectors import Form
     from helix_topo.search.index import Index
 
 _CHUNK = 256
@@ -53,6 +55,9 @@ class Vectors(HostModule):
         recall_above: Cosine from which on a query recalls what it finds first.
         forget_below: Retrievability below which `consolidate` removes an entry; 0 to keep all.
         value_dtype: Of the values that are written and read.
+        stability: Whether entries stand by a half-life that grows with recalls, or by the older closed form,
+            S = ln(1 + R + C) + E + Φ - decay; see `helix_topo.stability`.
+        decay: What the closed form takes away for each unit of time without a recall.
 
     Raises:
         ArgumentError: A size, a cosine or a probability is out of range, or the eviction is `offline`.
@@ -78,6 +83,8 @@ class Vectors(HostModule):
         recall_above: float = 0.9,
         forget_below: float = 0.0,
         value_dtype: Literal["float32", "float64", "float16", "bfloat16"] = "float32",
+        stability: Form = "half-life",
+        decay: float = 0.01,
     ) -> None:
         super().__init__()
         _check_sizes({"d_key": d_key, "d_value": d_value, "capacity": capacity})
@@ -86,13 +93,13 @@ class Vectors(HostModule):
         self.d_key, self.d_value, self.capacity = d_key, d_value, capacity
         self.value_dtype: torch.dtype = getattr(torch, value_dtype)
         self._merge_above, self._recall_above = merge_above, recall_above
-        self._forget_below = forget_below
+        self._forget_below, self._stability = forget_below, stability
         self._make_index: Callable[[], Index] = ExactIndex
         if search == "approximate":
             self._make_index = _approximate(d_key, n_neighbors, n_tried)
         self._index = self._make_index()
         self._policy: Any = None if eviction is None else _online(eviction(capacity=capacity))
-        self.ledger = Ledger(capacity)
+        self.ledger = Ledger(capacity, ClosedForm(decay=decay) if stability == "closed-form" else Rule())
         self.register_buffer("keys", torch.zeros(capacity, d_key))
         self.register_buffer("values", torch.zeros(capacity, d_value, dtype=self.value_dtype))
         self.register_buffer("ids", torch.full((capacity,), -1))
@@ -143,17 +150,28 @@ class Vectors(HostModule):
         )
 
     @torch.no_grad()
-    def recalled(self, ids: Tensor, *, correct: Tensor) -> None:
+    def recalled(
+        self,
+        ids: Tensor,
+        *,
+        correct: Tensor,
+        saved_bits: Tensor | None = None,
+        before: Tensor | None = None,
+    ) -> None:
         """Tell which entries were of use, such as those that predicted what came.
 
         Args:
             ids: (N,) int64, as `write` or `read` gave them; entries that are no more are passed over.
             correct: (N,) bool, whether each was right.
+            saved_bits: (N,) what each saved, for E; left out, nothing is known of it.
+            before: (N,) int64, numbers that stand for what came before each, for C.
         """
         slots = ids.clamp(min=0) % self.capacity
         there = (ids >= 0) & (self.ids[slots] == ids)
         for right in (True, False):
-            self._recall(slots[there & (correct == right)], self._time(), correct=right)
+            own = there & (correct == right)
+            told = (None if each is None else each[own].numpy() for each in (saved_bits, before))
+            self._recall(slots[own], self._time(), correct=right, told=tuple(told))
 
     @torch.no_grad()
     def consolidate(self) -> Report:
@@ -169,6 +187,7 @@ class Vectors(HostModule):
         report = Report(removed=tuple(self.ids[removed].tolist()))
         self._remove(removed.nonzero().flatten())
         self._index = index
+        self.ledger.classed(self._time())
         return report
 
     def state(self) -> dict[str, Any]:
@@ -244,7 +263,7 @@ class Vectors(HostModule):
             slots = self._free.take(count)
             self._begin(slots, time)
         elif self._policy is None:
-            order = np.lexsort((self.ids.numpy(), self.ledger.retrievability(time)))
+            order = np.lexsort((self.ids.numpy(), self.ledger.standing(time)))
             slots = order[:count].tolist()
             self._begin(slots, time)
             self._count("evicted", count)
@@ -299,9 +318,12 @@ class Vectors(HostModule):
         self._count("merged", 1)
         self._recall(torch.tensor([slot]), time, correct=True)
 
-    def _recall(self, slots: Tensor, time: float, *, correct: bool) -> None:
+    def _recall(
+        self, slots: Tensor, time: float, *, correct: bool, told: tuple[Any, ...] = (None, None)
+    ) -> None:
         if len(slots):
-            self.ledger.recalled(slots.numpy(), time, correct=correct)
+            saved_bits, before = told
+            self.ledger.recalled(slots.numpy(), time, correct=correct, saved_bits=saved_bits, before=before)
             if self._policy is not None:
                 self._policy.recalled(slots.tolist(), time, correct=correct)
 
@@ -316,7 +338,8 @@ class Vectors(HostModule):
 
     def _options(self) -> dict[str, Any]:
         names = ("d_key", "d_value", "capacity")
-        return {**{name: getattr(self, name) for name in names}, "value_dtype": str(self.value_dtype)}
+        own = {name: getattr(self, name) for name in names}
+        return {**own, "value_dtype": str(self.value_dtype), "stability": self._stability}
 
     def _check_written(self, keys: Tensor, values: Tensor, time: float) -> None:
         _check_vectors("keys", keys, self.d_key)

@@ -8,6 +8,8 @@ import attrs
 
 from helix_kernel import FactoryOf, option
 
+Form = Literal["half-life", "closed-form"]
+
 
 @attrs.frozen(kw_only=True)
 class VectorsConfig:
@@ -38,4 +40,12 @@ class VectorsConfig:
     )
     value_dtype: Literal["float32", "float64", "float16", "bfloat16"] = option(
         "float32", help="Of the values"
+    )
+    stability: Form = option(
+        "half-life",
+        help="Whether entries stand by a half-life that grows with recalls, or by the older closed form, "
+        "ln(1 + R + C) + E + Φ - decay, with classes from 0.3 and 0.7",
+    )
+    decay: float = option(
+        0.01, help="What the closed form takes away for each unit of time without a recall", ge=0
     )
