@@ -181,9 +181,10 @@ def test_lossy_formats_are_written(tmp_path, suffix, rate):
     assert abs(back.arrays["waveform"][0, 5_000:25_000] - tone[0, 5_000:25_000]).max() < 0.05
 
 
-def test_integers_are_kept_only_where_they_hold_all(tmp_path):
+@pytest.mark.parametrize("values", [(0.1, 0.2), (0.5, 1.0), (-1.0078125, 0), (np.nan, 0)])
+def test_integers_are_kept_only_where_they_hold_all(tmp_path, values):
     sample = Sample(
-        arrays={"waveform": np.array([[0.1, 0.2]], np.float32)},
+        arrays={"waveform": np.array([values], np.float32)},
         rate=8_000.0,
         metadata={"bits": 8, "floating": False},
     )
@@ -220,9 +221,11 @@ def test_channels_are_mixed():
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3", "AIFF"])
-@pytest.mark.parametrize("options", [{}, {"rate": 8_000}, {"rate": 44_100, "channels": 1}, {"seconds": 0.2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"rate": 8_000}, {"rate": 44_100, "channels": 1}, {"seconds": 0.10001}]
+)
 def test_blocks_of_a_stream_join_to_the_whole(kind, options):
-    data = file_of(np.tile(NOISE, (4, 1)), 22_050, kind)
+    data = file_of(np.tile(NOISE, (20, 1)), 22_050, kind)
     blocks = list(Audio(**options).stream(io.BytesIO(data), seconds=0.05))
     whole = loaded(data, **options)
     joined = np.concatenate([one.arrays["waveform"] for one in blocks], 1)
@@ -230,6 +233,16 @@ def test_blocks_of_a_stream_join_to_the_whole(kind, options):
     lengths = [one.arrays["waveform"].shape[1] for one in blocks]
     assert set(lengths[:-1]) == {round(0.05 * (options.get("rate") or 22_050))}
     assert {one.rate for one in blocks} == {whole.rate}
+
+
+@pytest.mark.parametrize("rate", [None, 8_000, 44_100])
+@pytest.mark.parametrize("seconds", [1e-6, 0.10001, 0.123456, 5.0])
+def test_seconds_are_kept_to_the_nearest_sample(rate, seconds):
+    audio, data = Audio(rate=rate, seconds=seconds), file_of(NOISE, 22_050)
+    blocks = [block.arrays["waveform"] for block in audio.stream(io.BytesIO(data), seconds=0.05)]
+    expected = min(round(seconds * (rate or 22_050)), round(len(NOISE) / 22_050 * (rate or 22_050)))
+    assert audio.load(io.BytesIO(data)).arrays["waveform"].shape == (2, expected)
+    assert sum(block.shape[1] for block in blocks) == expected
 
 
 def test_a_stream_may_be_longer_than_memory_is_allowed():

@@ -77,6 +77,13 @@ def test_damaged_lengths_end_in_nothing_else(kind):
             continue
 
 
+def test_a_length_that_nobody_knew_is_none():
+    data = bytearray(FILES["CAF"])
+    place = data.index(b"data\0\0") + 4
+    data[place : place + 8] = b"\xff" * 8
+    check(bytes(data))
+
+
 def test_a_window_is_the_rest_of_a_file():
     file = io.BytesIO(b"before" + bytes(range(100)))
     file.seek(6)

@@ -87,12 +87,11 @@ class Audio:
             DataError: There is none, it is damaged, cut short or no sound, or takes more than `max_bytes`.
         """
         with sound_files.opened(source, self.max_bytes) as sound:
-            most = (
-                self.max_bytes // self._n_bytes(1, sound.n_channels) + 1
-                if sound.n_frames is None
-                else sound.n_frames
-            )
-            parts = list(self._blocks(sound, max(1, most) if self._rate_of(sound) == sound.rate else _BLOCK))
+            size = _BLOCK
+            if self._rate_of(sound) == sound.rate:  # in one block, which need not be joined
+                allowed = self.max_bytes // self._n_bytes(1, sound.n_channels) + 1
+                size = max(1, allowed if sound.n_frames is None else sound.n_frames)
+            parts = list(self._blocks(sound, size))
             empty = mixed(np.empty((0, sound.n_channels), self.dtype), self.channels)
             joined = parts[0] if len(parts) == 1 else np.concatenate([empty, *parts])
             return self._sample(sound, joined)

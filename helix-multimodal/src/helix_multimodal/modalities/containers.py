@@ -60,8 +60,8 @@ _BEGINNINGS = (
     _known(rb"\0\0\x01\xba[\x21\x31\x44-\x7f]", "video", "mpeg"),
     _known(rb"\0\0\x01\xb3.{8}", "video", "mpegvideo"),
     _known(rb"YUV4MPEG2 ", "video", "yuv4mpegpipe"),
-    # The brands of pictures (AVIF, HEIF) and of sound alone (M4A, M4B) are left out.
-    _known(rb".{4}ftyp(?!avi[fs]|hei[cxms]|hev[cx]|mif1|msf1|M4[AB] )[ -~]{4}", "video", "mov"),
+    # The brands of pictures (AVIF, HEIF) are left out; sound alone (M4A, M4B) comes above.
+    _known(rb".{4}ftyp(?!avi[fs]|hei[cxms]|hev[cx]|mif1|msf1)[ -~]{4}", "video", "mov"),
     _known(rb"\0.{3}(moov\0.{3}mvhd|mdat|wide\0\0|free\0.{3}mdat)", "video", "mov"),
 )
 _IN_OGG: tuple[tuple[bytes, Kind], ...] = (

@@ -58,6 +58,6 @@ def regular(blocks: Iterable[NDArray[Any]], size: int, most: int | None = None) 
             held, n_held, given = [joined[size:]], n_held - size, given + size
     left = np.concatenate(held) if held else None
     if left is not None and most is not None:
-        left = left[: most]
+        left = left[: most - given]
     if left is not None and len(left):
         yield left
