@@ -47,6 +47,20 @@ def reading(source: Source) -> Iterator[Opened]:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
+def content(opened: Opened, max_bytes: int) -> bytes:
+    """Return all that is left of a file.
+
+    Raises:
+        DataError: It is more than `max_bytes`, or cannot be read.
+    """
+    try:
+        data = opened.file.read(_size(opened.file, max_bytes))
+    except OSError as error:
+        raise DataError(f"{opened.where} cannot be read: {error.strerror or error}") from error
+    check_size(opened.where, len(data), max_bytes)
+    return data
+
+
 @contextmanager
 def writing(target: Source) -> Iterator[BinaryIO]:
     """Open a file to write; a path holds all of it afterwards or, after an error, what it held before.
@@ -75,6 +89,17 @@ def check_size(where: str, n_bytes: int, max_bytes: int) -> None:
         raise DataError(
             f"{where} would take {n_bytes:,} bytes when it is decoded, allowed are max_bytes={max_bytes:,}"
         )
+
+
+def _size(file: BinaryIO, most: int) -> int:
+    """Return how many bytes to ask for: memory for all that is asked for is taken before it is read."""
+    seekable = getattr(file, "seekable", None)
+    if seekable is None or not seekable():
+        return most + 1
+    place = file.tell()
+    left = file.seek(0, os.SEEK_END) - place
+    file.seek(place)
+    return max(0, min(left, most)) + 1
 
 
 def suffix_of(target: Source) -> str:

@@ -10,7 +10,7 @@ import torch
 
 from helix_kernel.errors import ArgumentError, InputError
 from helix_kernel.modality import Sample
-from helix_multimodal.files import MAX_BYTES, check_size, reading, suffix_of, writing
+from helix_multimodal.files import MAX_BYTES, content, reading, suffix_of, writing
 from helix_multimodal.modalities import image_files
 from helix_multimodal.modalities.pixels import with_channels, with_depth, with_size
 
@@ -88,8 +88,7 @@ class Image:
             DataError: There is none, it is damaged, cut short or no picture, or takes more than `max_bytes`.
         """
         with reading(source) as opened:
-            data = opened.file.read(self.max_bytes + 1)
-            check_size(opened.where, len(data), self.max_bytes)
+            data = content(opened, self.max_bytes)
             pixels, metadata = image_files.read(data, opened.where, self.max_bytes)
         return Sample(arrays={"pixels": self._fitted(pixels)}, metadata=metadata)
 

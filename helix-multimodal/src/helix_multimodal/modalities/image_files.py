@@ -68,7 +68,8 @@ def read(data: bytes, where: str, max_bytes: int) -> tuple[NDArray[Any], Metadat
                 check_size(where, image.width * image.height * 4, max_bytes)
                 metadata = _metadata(image)
                 image.load()
-                return _pixels(ImageOps.exif_transpose(image), where), metadata
+                ImageOps.exif_transpose(image, in_place=True)
+                return _pixels(image, where), metadata
     except DataError:
         raise
     except Pillow.DecompressionBombError as error:

@@ -9,7 +9,7 @@ import torch
 
 from helix_kernel.errors import ArgumentError, DataError, InputError, did_you_mean
 from helix_kernel.modality import Sample
-from helix_multimodal.files import MAX_BYTES, check_size, is_file, reading, writing
+from helix_multimodal.files import MAX_BYTES, content, is_file, reading, writing
 from helix_multimodal.modalities.point_files import las, obj, pcd, ply, vrml
 from helix_multimodal.modalities.point_files.cloud import Cloud
 
@@ -91,12 +91,7 @@ class PointCloud:
             DependencyError: It is a compressed LAS file and nothing installed unpacks it.
         """
         with reading(source) as opened:
-            where = opened.where
-            try:
-                data = opened.file.read(self.max_bytes + 1)
-            except OSError as error:
-                raise DataError(f"{where} cannot be read: {error.strerror or error}") from error
-        check_size(where, len(data), self.max_bytes)
+            where, data = opened.where, content(opened, self.max_bytes)
         for begins, read in _FORMATS:
             if begins(data[:_HEAD] if len(data) > _HEAD else data + b"\n"):
                 return self._sample(read(data, where, self.max_bytes), where)
@@ -175,8 +170,8 @@ class PointCloud:
 
     def _sample(self, cloud: Cloud, where: str) -> Sample:
         """Return what a file holds, without points that have no place, thinned."""
-        valid = np.isfinite(cloud.points).all(axis=1)
-        cloud = cloud if valid.all() else cloud.keep(valid)
+        finite = np.isfinite(cloud.points)
+        cloud = cloud if finite.all() else cloud.keep(finite.all(axis=1))
         if not len(cloud.points):
             raise DataError(f"{where} has no points with finite coordinates")
         if self.max_points is not None and len(cloud.points) > self.max_points:

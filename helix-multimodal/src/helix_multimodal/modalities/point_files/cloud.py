@@ -59,6 +59,8 @@ def coordinates(values: NDArray[Any]) -> NDArray[Any]:
 
 def colours_of(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Return colours of 0 to 255, whether they come as bytes, as 16 bits or as floats of 0 to 1."""
+    if values.dtype == np.uint8:
+        return np.ascontiguousarray(values)
     if values.dtype.kind in "iu":
         top = 65535 if values.dtype.itemsize > 1 and values.max(initial=0) > 255 else 255
         whole: NDArray[np.int64] = values.astype(np.int64).clip(0, top) // (top // 255)

@@ -213,7 +213,7 @@ def _length(data: bytes, place: int, dtype: str, where: str) -> int:
 def _cloud(found: Columns, vertices: _Element, where: str) -> Cloud:
     types = {prop.name: prop.dtype for prop in vertices.properties}
     with np.errstate(invalid="ignore", over="ignore"):
-        fields = {name: column.astype(types[name]) for name, column in found.items()}
+        fields = {name: column.astype(types[name], copy=False) for name, column in found.items()}
     points = columns(fields, ("x", "y", "z"))
     if points is None:
         raise DataError(f"{where} has vertices without x, y, z; they have {list(fields)}")
