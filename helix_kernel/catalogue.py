@@ -176,6 +176,7 @@ COMPONENTS = {
         ),
         "helix-train",
     ),
+    "scheduling_policy": {"earliest-finish": "helix-multimodal"},
     "schedule": dict.fromkeys(("constant", "cosine", "exponential", "linear"), "helix-train"),
     "tokenizer": dict.fromkeys(("byte-pair", "bytes", "hf-tokenizer"), "helix-data"),
     "trainer": {"trainer": "helix-train"},

@@ -348,6 +348,19 @@ def helix_datasets() -> list[Component]:
 
 
 @helix_kernel.hookimpl
+def helix_scheduling_policies() -> list[Component]:
+    """Return the policy."""
+    return [
+        Component(
+            name="earliest-finish",
+            target="helix_multimodal.placement.earliest_finish:EarliestFinish",
+            config="helix_multimodal.config.placement:EarliestFinishConfig",
+            summary="The most urgent task next, where it ends first (HEFT)",
+        )
+    ]
+
+
+@helix_kernel.hookimpl
 def helix_commands() -> list[Component]:
     """Return the commands."""
     return [
