@@ -53,8 +53,9 @@ class Window(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a place, or to the end of the window that is nearest to it."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: self.length}[whence]
-        place = min(max(0, base + offset), self.length)
+        if whence != os.SEEK_SET:
+            offset += self.length if whence == os.SEEK_END else self.tell()
+        place = min(max(0, offset), self.length)
         return self._file.seek(self._start + place) - self._start
 
     def read(self, size: int = -1) -> bytes:
