@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from helix_topo.cycles import Cycles
     from helix_topo.motifs.tier import Motifs
     from helix_topo.retrieval import Found
+    from helix_topo.symbol_cores import SymbolCores
 
 
 class Lent:
@@ -61,32 +62,41 @@ class Lent:
 
 @attrs.frozen
 class Entries:
-    """What a hierarchy holds by keys of symbols: entries of M0, and the arcs of M1 between them.
+    """What a hierarchy holds by keys of symbols: entries of M0, the arcs of M1 between them, cores of M2.
 
     Args:
         motifs: The tier that holds keys and values.
         cycles: The tier above it, with `motifs` lent to it; None where there is none.
+        cores: The tier above that, which holds the same by itself; None where there is none.
     """
 
     motifs: Motifs
     cycles: Cycles | None
+    cores: SymbolCores | None = None
 
     def write(self, keys: Tensor, values: Tensor, *, time: float) -> Tensor:
         """Remember values by keys, and count which follows which."""
         tier = self.motifs if self.cycles is None else self.cycles
-        return tier.write(keys, values, time=time)
+        ids = tier.write(keys, values, time=time)
+        if self.cores is not None:
+            self.cores.write(keys, values, time=time)
+        return ids
 
     def find(self, queries: Tensor, k: int, *, budget: int | None = None) -> list[list[Found]]:
-        """Return at most `k` finds for each query: those of M1, then of M0; see `retrieval.retrieve`."""
-        return retrieve(queries, self._rungs(), k=k, budget=budget)
+        """Return at most `k` finds for each query, of M2, M1, then M0; see `retrieval.retrieve`."""
+        above = [] if self.cores is None else [self._rung_of_cores(self.cores)]
+        return retrieve(queries, [*above, *self._rungs()], k=k, budget=budget)
 
     def read(self, queries: Tensor, k: int) -> Retrieved:
-        """Find the entries that are most like each query, in the form of one tier's reading."""
+        """Find the entries that are most like each query, in the form of one tier's reading.
+
+        What cores hold has ids of its own, and is left out.
+        """
         names = [rung.tier for rung in self._rungs()]
         if len(names) == 1:
             return self.motifs.read(queries, k)
         empty = self.motifs.read(queries[:0], k).values.new_zeros(self.motifs.d_value)
-        return as_retrieved(self.find(queries, k), k, tiers=names, empty=empty)
+        return as_retrieved(retrieve(queries, self._rungs(), k=k), k, tiers=names, empty=empty)
 
     def _rungs(self) -> list[Rung]:
         below = Rung(
@@ -107,6 +117,16 @@ class Entries:
             ),
             below,
         ]
+
+    def _rung_of_cores(self, cores: SymbolCores) -> Rung:
+        return Rung(
+            tier="cores",
+            read=cores.read,
+            entries="cores",
+            least=cores.cores.alike,
+            link=cores.link,
+            why=cores.why,
+        )
 
 
 def _why_of_cycles(_entry: int, score: float) -> str:

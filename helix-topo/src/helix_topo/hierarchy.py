@@ -14,6 +14,7 @@ from helix_topo.entries import Entries, Lent
 from helix_topo.mixing import GeometricMixing, LinearMixing, Mixing
 from helix_topo.motifs.tier import Motifs
 from helix_topo.nearest_symbols import NearestSymbols
+from helix_topo.symbol_cores import SKETCH, SymbolCores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -43,7 +44,8 @@ class Hierarchy(nn.Module):
     written before teaches nothing about how far to trust a memory, and is left to the model alone.
 
     By the protocol of memory tiers it holds values by keys of symbols, in the motifs; what was written one
-    after another is linked in the cycles. A graph has room for one kind of node, so a hierarchy is either a
+    after another is linked in the cycles, and what recurs becomes lasting in the cores, by sketches of its
+    keys. A graph has room for one kind of node, and cores for one kind of key, so a hierarchy is either a
     model's memory or a tier of its own, not both.
 
     Args:
@@ -51,7 +53,7 @@ class Hierarchy(nn.Module):
         cycles: Builds tier M1, with `below`.
         cores: Builds tier M2, with `d_key` and `d_value`.
         vectors: Builds the memory of features, with `d_key` and `d_value`.
-        d_model: Width D of the model's features.
+        d_model: Width D of the model's features; left out for a tier of its own.
         vocab_size: Number V of its ids.
         mixture: Whether probabilities are mixed, or their logarithms.
         reading: Whether, in training, all of a batch is read before any of it is remembered, which is what
@@ -70,7 +72,7 @@ class Hierarchy(nn.Module):
         cycles: Callable[..., Any] | None = None,
         cores: Callable[..., Any] | None = None,
         vectors: Callable[..., Any] | None = None,
-        d_model: int = 1,
+        d_model: int | None = None,
         vocab_size: int = 256,
         mixture: Mixture = "geometric",
         reading: Reading = "batch",
@@ -82,10 +84,13 @@ class Hierarchy(nn.Module):
         self.d_model, self.vocab_size, self.reading = d_model, vocab_size, reading
         self.motifs = motifs(vocab_size=vocab_size)
         self.cycles = None if cycles is None else cycles(below=Lent(self.motifs))
-        self.cores = None if cores is None else cores(d_key=d_model, d_value=vocab_size)
+        self.cores = None
+        if cores is not None:
+            sizes = (SKETCH, self.motifs.d_value) if d_model is None else (d_model, vocab_size)
+            self.cores = cores(d_key=sizes[0], d_value=sizes[1])
         self.vectors = None
         if vectors is not None:
-            tier = vectors(d_key=d_model, d_value=1)
+            tier = vectors(d_key=d_model or 1, d_value=1)
             self.vectors = NearestSymbols(tier, vocab_size, k=k, sharpness=sharpness, surprise=surprise)
         self.mixings = nn.ModuleDict(
             {
@@ -122,7 +127,10 @@ class Hierarchy(nn.Module):
         return self._entries().write(keys, values, time=time)
 
     def find(self, queries: Tensor, k: int, *, budget: int | None = None) -> list[list[Found]]:
-        """Return at most `k` finds for each key of symbols, tier by tier, each with its reason.
+        """Return at most `k` finds for each key of symbols, of M2, M1 and M0 in turn, each with its reason.
+
+        A value that M2 finds is the mean of what went into a core; a hierarchy that is a model's memory asks
+        M1 and M0 only.
 
         Args:
             queries: (Q, d_key) uint8.
@@ -181,7 +189,9 @@ class Hierarchy(nn.Module):
         return {name: tier for name, tier in tiers.items() if tier is not None}
 
     def _entries(self) -> Entries:
-        return Entries(self.motifs, self.cycles)
+        if self.cores is None or self.d_model is not None:
+            return Entries(self.motifs, self.cycles)
+        return Entries(self.motifs, self.cycles, SymbolCores(self.cores))
 
     def _predictions(self, found: Matches, features: Tensor) -> Iterator[tuple[str, Prediction]]:
         """Yield what each tier expects, from the bottom up: a tier above has the last word."""

@@ -13,7 +13,8 @@ from helix_topo.host import HostModule
 if TYPE_CHECKING:
     from helix_topo.prediction import Prediction
 
-_STRENGTH = 4.0
+# What a share of trust counts before anything is learned, in places; and exponents, in squared nats.
+_STRENGTH, _CURVATURE = 4.0, 64.0
 # What a tier thinks impossible is left this share of what the model thinks.
 _FLOOR = 1 / 64
 _MOST_EXPONENT = 4.0
@@ -133,7 +134,7 @@ class GeometricMixing(Mixing):
     ) -> None:
         super().__init__(n_buckets, n_levels=n_levels, memory=memory)
         self.register_buffer("exponents", torch.tensor([1 - prior, prior]).repeat(self.n_classes, 1))
-        self.register_buffer("curvature", _STRENGTH * torch.eye(2).repeat(self.n_classes, 1, 1))
+        self.register_buffer("curvature", _CURVATURE * torch.eye(2).repeat(self.n_classes, 1, 1))
 
     def mixed(self, p: Tensor, prediction: Prediction, symbols: Tensor | None = None) -> Tensor:
         """Return the mixture; see `Mixing.mixed`."""
@@ -164,4 +165,4 @@ class GeometricMixing(Mixing):
     def _forget(self, count: Tensor) -> None:
         """Let each class (C,) forget as much of its curvature as so many new places take of its memory."""
         share = (count / self.memory).clamp(max=1)[:, None, None]
-        self.curvature.lerp_(_STRENGTH * torch.eye(2), share)
+        self.curvature.lerp_(_CURVATURE * torch.eye(2), share)

@@ -16,7 +16,9 @@ Reading = Literal["batch", "stream"]
 class HierarchyConfig:
     """All tiers as one: what is found where and why, mixed into a model's predictions."""
 
-    d_model: int = option(1, help="Width of the model's features", ge=1)
+    d_model: int | None = option(
+        None, help="Width of the model's features; left out for a tier of its own, by keys of symbols", ge=1
+    )
     vocab_size: int = option(256, help="Number of the model's ids; 256 for bytes", ge=2, le=65_536)
     motifs: Annotated[Any, FactoryOf("memory_tier", supplies=("vocab_size",))] = option(
         {"use": "motifs"}, help="Tier M0: what followed each run of symbols"
