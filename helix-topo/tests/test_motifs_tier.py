@@ -105,6 +105,22 @@ def test_what_comes_before_nothing_does_not_count():
     assert cut.equal(wanted)
 
 
+@pytest.mark.parametrize("order", ["batch", "stream"])
+@pytest.mark.parametrize("before", [[*b"at. the ", -1], [-1, -1, -1], [*b"the", -1, *b"the", -1]])
+def test_no_context_reaches_over_nothing(before, order):
+    whole, cut = Motifs(orders=ORDERS), Motifs(orders=ORDERS)
+    for turn in range(4):
+        row = torch.tensor([[*b"cat sat on", 97 + turn]])  # never a row that was written before
+        wanted = whole.advance(row, nothing(), write=True, order=order)
+        found = cut.advance(row, torch.tensor([before]), write=True, order=order)
+        assert (found.length <= torch.arange(1, 12)).all()
+        assert found.motif.equal(wanted.motif)
+        assert found.prediction.probabilities.equal(wanted.prediction.probabilities)
+    assert wanted.length.max() >= 6, "nothing long was known, so the test says little"
+    changed = [name for name, table in whole.state_dict().items() if not table.equal(cut.state_dict()[name])]
+    assert not changed
+
+
 def test_reading_changes_nothing():
     memory = Motifs(orders=ORDERS)
     memory.score(text(2000))
