@@ -55,6 +55,11 @@ bench: $(VENV)/stamp
 	$(BIN)/python tests/benchmarks/memory/prequential.py
 	$(BIN)/python tests/benchmarks/memory/passkey.py
 	$(BIN)/python tests/benchmarks/memory/report.py --write
+	$(BIN)/python tests/benchmarks/multimodal/retrieval.py --write
+	$(BIN)/python tests/benchmarks/multimodal/digits.py --write
+	$(BIN)/python tests/benchmarks/multimodal/shapes.py --write
+	$(BIN)/python tests/benchmarks/multimodal/codecs.py --write
+	$(BIN)/python tests/benchmarks/multimodal/decoding.py --write
 
 clean:
 	rm -rf $(VENV) dist docs/_build docs/reference/generated .pytest_cache .mypy_cache .ruff_cache

@@ -65,7 +65,7 @@ def flat(batches: Any) -> tuple[np.ndarray, np.ndarray]:
 def main() -> None:
     """Print the table, or write it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="into docs/benchmarks")
     options = parser.parse_args()
