@@ -69,12 +69,19 @@ def helix_modalities() -> list[Component]:
             name="audio",
             target="helix_multimodal.modalities.audio:Audio",
             config="helix_multimodal.config.media:AudioConfig",
+            examples=[
+                {},
+                {"rate": 8000, "channels": 1},
+                {"channels": 2, "seconds": 0.01},
+                {"dtype": "float64"},
+            ],
             summary="Sound: WAV, FLAC, OGG, AIFF, AU, MP3",
         ),
         Component(
             name="video",
             target="helix_multimodal.modalities.video:Video",
             config="helix_multimodal.config.media:VideoConfig",
+            examples=[{}, {"size": [6, 8], "rate": 10.0}, {"max_frames": 2, "sound": True}],
             summary="Films: frames with their times, and the sound beside them",
         ),
         Component(
