@@ -257,10 +257,11 @@ def row(case: Case, found: Found) -> str:
     ratio = statistics.median(ratios)
     medians = [statistics.median(seconds) for seconds in (found.ours, found.bare)]
     speeds = " | ".join(f"{found.n_bytes / seconds / 1e6:,.0f}" for seconds in medians)
-    more = f"{(min(found.ours) - min(found.bare)) / len(case.files) * 1e6:,.0f}"
+    more = (min(found.ours) - min(found.bare)) / len(case.files) * 1e6
+    each = f"{more:,.0f}" if len(case.files) > 1 else "-"
     spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
     verdict = "yes" if ratio <= GOAL else "no"
-    return f"| {case.name} | {speeds} | {ratio:.2f} | {spread} | {more if len(case.files) > 1 else '-'} | {verdict} |"
+    return f"| {case.name} | {speeds} | {ratio:.2f} | {spread} | {each} | {verdict} |"
 
 
 def page(head: str, lines: list[str]) -> str:
