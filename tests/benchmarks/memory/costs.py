@@ -12,9 +12,11 @@ import argparse
 import statistics
 import sys
 import time
+from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 from torch.nn.functional import normalize
 
@@ -23,6 +25,7 @@ from heading import ROOT, heading
 from results import once, read
 
 from helix_kernel import default_kernel
+from helix_topo.motifs.tables import COUNTERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,7 +174,64 @@ class Arcs:
         return 4096
 
 
+class Motifs:
+    """`motifs`, of a text of random words, the n-th as frequent as n^-1.2.
+
+    An entry is a context. The budget is a mebibyte and 32 bytes an entry; what is told of writes and
+    predictions is told by symbol.
+    """
+
+    most = 10_000_000
+    _WORDS, _EXPONENT, _PLACES = 50_000, 1.2, 4096
+
+    def __init__(self, size: int) -> None:
+        # So few at once that what is written while it is timed changes little.
+        self._bytes = max(64, min(65_536, size // 64))
+        draw = self._draw = np.random.default_rng(0)
+        letters = draw.integers(97, 123, (self._WORDS, 12), dtype=np.uint8)
+        lengths = draw.integers(1, 13, self._WORDS)
+        self._words = [row[:length].tobytes() for row, length in zip(letters, lengths, strict=True)]
+        table = {"use": "motifs", "budget": (1 << 20) + 32 * size}
+        self._motifs = default_kernel().build("memory_tier", table)
+        while (missing := size - self._count("added")) > 0:
+            self._motifs.score(self._text(max(64, min(65_536, missing // 9))))
+
+    def operations(self) -> dict[str, Callable[[], int]]:
+        """See `Tier`."""
+        return {
+            "read and write a symbol": self._score,
+            "predict 256 symbols": lambda: self._predict(self._PLACES),
+            "predict, alone": lambda: self._predict(1),
+        }
+
+    def n_bytes(self) -> int:
+        """See `Tier`."""
+        return int(self._motifs.stats().n_bytes)
+
+    def facts(self) -> dict[str, str]:
+        """Say how many contexts gave way."""
+        return {"gave way": f"{self._count('evicted') / self._count('added'):.1%}"}
+
+    def _count(self, name: str) -> int:
+        return int(self._motifs.counters[COUNTERS.index(name)])
+
+    def _text(self, n_bytes: int) -> torch.Tensor:
+        chosen = self._draw.zipf(self._EXPONENT, n_bytes) % self._WORDS
+        text = bytearray(b" ".join([self._words[number] for number in chosen])[:n_bytes])
+        return torch.frombuffer(text, dtype=torch.uint8).long()
+
+    def _score(self) -> int:
+        self._motifs.score(self._text(self._bytes))
+        return self._bytes
+
+    def _predict(self, n_places: int) -> int:
+        ids = self._text(n_places + self._motifs.window)
+        self._motifs.advance(ids[None, -n_places:], ids[None, : self._motifs.window], write=False)
+        return n_places
+
+
 TIERS: dict[str, type[Tier]] = {
+    "motifs": Motifs,
     "vectors, exact": ExactVectors,
     "vectors, approximate": ApproximateVectors,
     "arcs of cycles": Arcs,
@@ -189,6 +249,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {TARGET.relative_to(ROOT)} too")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    default_kernel()  # or the first tier would be charged for it
     for name in arguments.tiers:
         for size in SIZES:
             if size <= min(arguments.most, TIERS[name].most):
@@ -201,9 +262,9 @@ def main() -> None:
 
 def measure(name: str, size: int) -> dict[str, Any]:
     """Return what a tier of one size costs: µs an operation, the median of some, and bytes an entry."""
-    started = time.perf_counter()
+    started = time.process_time()
     tier = TIERS[name](size)
-    filled = time.perf_counter() - started
+    filled = time.process_time() - started
     microseconds = {"fill": 1e6 * filled / size}
     for operation, run in tier.operations().items():
         run()
@@ -225,7 +286,7 @@ def report(path: Path) -> str:
             continue
         operations, facts = list(own[0]["microseconds"]), list(own[0]["facts"])
         columns = [*(f"{what}, µs" for what in operations), "bytes an entry", *facts]
-        parts += [f"\n## {name}\n\n{tier.__doc__}\n", _row("entries", columns)]
+        parts += [f"\n## {name}\n\n{cleandoc(tier.__doc__ or '')}\n", _row("entries", columns)]
         parts.append("|---:|" + "---:|" * len(columns))
         for result in own:
             cells = [f"{result['microseconds'][what]:,.1f}" for what in operations]
@@ -235,15 +296,17 @@ def report(path: Path) -> str:
 
 
 NOTE = f"""
-One thread; the median of {REPEATS} calls, divided by what one call does. `fill` is the mean over all that was
-written until the tier was full, in large batches. Bytes are what the tier sets aside, all tables together.
+Microseconds of the processor's time, on one thread; the median of {REPEATS} calls, divided by what one call does.
+`fill` is the mean over all that was written until the tier was full, in large batches; at 1,000 entries it holds
+what is loaded once. Bytes are what the tier sets aside, all tables together. Each tier was measured up to as many
+entries as came in a few minutes; larger ones were not tried.
 """
 
 
 def _once(run: Callable[[], int]) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     count = run()
-    return 1e6 * (time.perf_counter() - started) / count
+    return 1e6 * (time.process_time() - started) / count
 
 
 def _row(first: str, cells: list[str]) -> str:
