@@ -296,10 +296,10 @@ def report(path: Path) -> str:
 
 
 NOTE = f"""
-Microseconds of the processor's time, on one thread; the median of {REPEATS} calls, divided by what one call does.
-`fill` is the mean over all that was written until the tier was full, in large batches; at 1,000 entries it holds
-what is loaded once. Bytes are what the tier sets aside, all tables together. Each tier was measured up to as many
-entries as came in a few minutes; larger ones were not tried.
+Microseconds of the processor's time, on one thread; the median of {REPEATS} calls, divided by what one call
+does. `fill` is the mean over all that was written until the tier was full, in large batches; at 1,000 entries
+it holds what is loaded once. Bytes are what the tier sets aside, all tables together. Each tier was measured
+up to as many entries as came in a few minutes; larger ones were not tried.
 """
 
 
