@@ -43,6 +43,7 @@ def test_every_layer_along_the_sequence_takes_part():
     others |= {"reversible", "rms-norm", "rwkv7-channel-mix", "span-infiller"}
     others |= {"fsq", "quantised-autoencoder", "rvq", "vq"}
     others |= {"memory-layer"}  # measured with the memories
+    others |= {"captioner", "multimodal-classifier", "reconstructor", "retriever"}
     assert {c.name for c in default_kernel().components("layer")} - others == used
 
 
