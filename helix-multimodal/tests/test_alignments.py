@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment, linprog
 from helix_kernel.errors import ArgumentError
 from helix_multimodal.alignment.ctc import CTC
 from helix_multimodal.alignment.info_nce import InfoNCE
+from helix_multimodal.alignment.pairs import Scale
 from helix_multimodal.alignment.sinkhorn import Sinkhorn, _log_masses, _scaled_transport, transport
 from helix_multimodal.alignment.soft_dtw import SoftDTW, soft_dtw
 from helix_multimodal.inputs import Padded, Tokens
@@ -46,6 +47,14 @@ class TestCTC(AlignmentSuite):
     def make_alignment(self):
         return CTC(8, upsample=2)
 
+    @torch.no_grad()
+    def test_compiles_to_one_graph(self):
+        """It compiles to two: torch's ctc_loss stands between them."""
+        alignment, (x, y) = self.seeded(torch.float32), self._sides(torch.float32)
+        torch.compiler.reset()
+        compiled = torch.compile(alignment, backend="eager")
+        torch.testing.assert_close(compiled(x, y), alignment(x, y))
+
 
 def plain_soft_dtw(cost, gamma):
     """Cuturi & Blondel 2017, algorithm 1, cell by cell."""
@@ -69,6 +78,58 @@ def test_soft_dtw_is_that_of_the_plain_loop(size, gamma):
     found = soft_dtw(torch.from_numpy(costs), n, m, gamma=gamma)
     expected = [plain_soft_dtw(cost[:a, :b], gamma) for cost, (a, b) in zip(costs, lengths, strict=True)]
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9)
+
+
+def hard_dtw(cost):
+    """Sakoe & Chiba 1978, with steps of one each way: the least over all paths, each walked out."""
+    n, m = cost.shape
+
+    def least_from(i, j):
+        further = [(i + a, j + b) for a, b in ((1, 1), (1, 0), (0, 1)) if i + a < n and j + b < m]
+        return cost[i, j] + min((least_from(*place) for place in further), default=0)
+
+    return least_from(0, 0)
+
+
+def test_as_gamma_nears_0_it_is_dynamic_time_warping():
+    costs = np.random.default_rng(2).random((4, 5, 4))
+    lengths = torch.tensor([5] * 4), torch.tensor([4] * 4)
+    found = soft_dtw(torch.from_numpy(costs), *lengths, gamma=1e-6)
+    np.testing.assert_allclose(found.numpy(), [hard_dtw(cost) for cost in costs], atol=1e-5)
+
+
+def test_gradients_of_gradients_are_refused():
+    cost = torch.rand(1, 2, 2, requires_grad=True)
+    found = soft_dtw(cost, torch.tensor([2]), torch.tensor([2]), gamma=1.0)
+    (gradient,) = torch.autograd.grad(found.square().sum(), cost, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        torch.autograd.backward(gradient.sum())
+
+
+@pytest.mark.parametrize("wanted", [20.0, 1000.0])
+def test_a_scale_is_100_at_most_and_training_does_not_stick_there(wanted):
+    """Adam finds the number that the loss asks for from 150, which is above the bound, or stays at 100."""
+    scale = Scale(0.01)
+    scale.log_scale.data.fill_(math.log(150))
+    optimizer = torch.optim.Adam(scale.parameters(), lr=0.02)
+    for _ in range(300):
+        scaled = scale(torch.ones(()))
+        assert scaled <= 100.001
+        optimizer.zero_grad()
+        torch.autograd.backward((scaled.log() - math.log(wanted)).square())
+        optimizer.step()
+    assert scaled.item() == pytest.approx(min(wanted, 100), rel=0.03)
+
+
+@pytest.mark.parametrize("make", [InfoNCE, SoftDTW, Sinkhorn, CTC])
+def test_autocast_to_float16_stays_finite(make):
+    torch.manual_seed(0)
+    alignment = make(8)
+    x = Tokens(torch.randn(2, 6, 8), torch.ones(2, 6, dtype=torch.bool))
+    y = Padded(torch.tensor([[97], [98]], dtype=torch.uint8), torch.tensor([[1], [1]])) if make is CTC else x
+    with torch.autocast("cpu", torch.float16):
+        scores = alignment(x, y)
+    torch.testing.assert_close(scores.float(), alignment(x, y), atol=0.1, rtol=0.01)
 
 
 def test_soft_dtw_counts_ways_to_warp():

@@ -263,6 +263,10 @@ def helix_alignments() -> list[Component]:
             target="helix_multimodal.alignment.ctc:CTC",
             config="helix_multimodal.config.alignments:CTCConfig",
             summary="Temporal: the likelihood of a text, its bytes spread over tokens in any way",
+            expected_failures={
+                "test_compiles_to_one_graph": "the shape of torch's ctc_loss depends on the lengths, so that "
+                "the graph breaks around it; compiled in two graphs it gives the same scores",
+            },
         ),
         Component(
             name="sinkhorn",

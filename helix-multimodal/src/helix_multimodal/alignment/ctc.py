@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from helix_kernel.errors import ArgumentError
-from helix_multimodal.alignment.pairs import Scale, both_there, in_front
+from helix_multimodal.alignment.pairs import Scale, both_there, in_front, precise
 from helix_multimodal.checks import check_at_least
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class CTC(nn.Module):
         return both_there(self.scale(scores), x.present, y.present)
 
     def _log_probabilities(self, x: Tokens) -> Tensor:
-        logits = self.head(x.values)
+        logits = precise(self.head(x.values))
         return torch.unflatten(logits, 2, (self.upsample, _N_SYMBOLS)).flatten(1, 2).log_softmax(-1)
 
 

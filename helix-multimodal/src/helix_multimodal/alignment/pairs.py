@@ -32,7 +32,8 @@ class Scale(nn.Module):
 
     def forward(self, scores: Tensor) -> Tensor:
         """Return scores of any shape, scaled."""
-        return scores * self.log_scale.clamp(max=_MOST).exp()
+        # Folded back at the bound, not clamped: above it a clamp has no gradient, and training would stick.
+        return scores * (_MOST - (_MOST - self.log_scale).abs()).exp()
 
 
 class Directions(nn.Module):
@@ -52,7 +53,9 @@ class Directions(nn.Module):
 
 
 def in_front(tokens: Tokens) -> Tokens:
-    """Return tokens with the visible ones of each row first, in their order, and zeros after them."""
+    """Return tokens (B, N, D) with the visible ones of each row first, then zeros; N is 1 at least."""
+    if not tokens.mask.shape[1]:
+        return Tokens(F.pad(tokens.values, (0, 0, 0, 1)), F.pad(tokens.mask, (0, 1)))
     order = torch.argsort((~tokens.mask).long(), dim=1, stable=True)
     values = tokens.values.masked_fill(~tokens.mask.unsqueeze(-1), 0)
     values = values.gather(1, order.unsqueeze(-1).expand_as(values))
@@ -60,8 +63,13 @@ def in_front(tokens: Tokens) -> Tokens:
 
 
 def costs(x: Tokens, y: Tokens) -> Tensor:
-    """Return 1 - cosine of all pairs of directions, (B of x, B of y, N, M)."""
-    return 1 - torch.einsum("and,bmd->abnm", x.values, y.values)
+    """Return 1 - cosine of all pairs of directions, (B of x, B of y, N, M), float32 at least."""
+    return 1 - precise(torch.einsum("and,bmd->abnm", x.values, y.values))
+
+
+def precise(x: Tensor) -> Tensor:
+    """Return half precision as float32: sums of many exponentials need the digits, and costs the range."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def both_there(scores: Tensor, x: Tensor, y: Tensor) -> Tensor:

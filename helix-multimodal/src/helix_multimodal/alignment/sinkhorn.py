@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from helix_kernel.errors import ArgumentError
-from helix_multimodal.alignment.pairs import Directions, Scale, both_there, costs
+from helix_multimodal.alignment.pairs import Directions, Scale, both_there, costs, precise
 from helix_multimodal.checks import check_at_least
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ class Sinkhorn(nn.Module):
         masses = _log_masses(left.mask, cost.dtype)[:, None], _log_masses(right.mask, cost.dtype)[None]
         # Costs are 2 at most, so that above a small epsilon their exponentials need no logarithmic domain.
         find = transport if self.epsilon < _SAFE else _scaled_transport
-        plan = find(cost, *masses, epsilon=self.epsilon, n_iterations=self.n_iterations)
+        # Nor may products be made in float16, as autocast would: e^-40 is below its range.
+        with torch.autocast(cost.device.type, enabled=False):
+            plan = find(cost, *masses, epsilon=self.epsilon, n_iterations=self.n_iterations)
         return both_there(self.scale(-(plan * cost).sum((-2, -1))), x.present, y.present)
 
 
@@ -62,7 +64,7 @@ def transport(cost: Tensor, log_a: Tensor, log_b: Tensor, *, epsilon: float, n_i
     """Return the plan P that moves masses a onto b at least <P, C> - ε H(P).
 
     Args:
-        cost: C (…, N, M) floating.
+        cost: C (…, N, M) floating; half precision is taken as float32.
         log_a: Logarithms of masses (…, N), broadcast to the cost; -1e9 for none.
         log_b: Of those (…, M) that they are moved onto, of equal sum.
         epsilon: ε.
@@ -76,6 +78,7 @@ def transport(cost: Tensor, log_a: Tensor, log_b: Tensor, *, epsilon: float, n_i
     """
     _check_epsilon(epsilon)
     check_at_least("transport", n_iterations=n_iterations)
+    cost, log_a, log_b = precise(cost), precise(log_a), precise(log_b)
     kernel = -cost / epsilon
     g = torch.zeros_like(cost[..., 0, :])
     f = torch.zeros_like(cost[..., :, 0])

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from helix_kernel.errors import ArgumentError
-from helix_multimodal.alignment.pairs import Directions, Scale, both_there, costs
+from helix_multimodal.alignment.pairs import Directions, Scale, both_there, costs, precise
 from helix_multimodal.checks import check_at_least
 
 if TYPE_CHECKING:
@@ -67,20 +68,20 @@ def soft_dtw(cost: Tensor, n: Tensor, m: Tensor, *, gamma: float) -> Tensor:
     Blondel 2017, algorithm 1, an anti-diagonal at a time. As gamma nears 0 it is dynamic time warping.
 
     Args:
-        cost: (…, N, M) floating.
+        cost: (…, N, M) floating, N and M 1 at least. It has gradients, but no gradients of gradients.
         n: How many rows of each matrix count, integers (…), from the first.
         m: How many columns.
         gamma: The softness, above 0.
 
     Returns:
-        (…); for a sequence of no elements a number that means nothing.
+        (…), float32 at least; for a sequence of no elements a number that means nothing.
 
     Raises:
         ArgumentError: gamma is not above 0.
     """
     _check_gamma(gamma)
     shape = cost.shape[:-2]
-    flat = cost.flatten(0, -3) if shape else cost[None]
+    flat = precise(cost.flatten(0, -3) if shape else cost[None])
     n_rows = flat.shape[-2]
     rows = (n.reshape(-1) - 1).clamp(min=0)
     diagonals = rows + (m.reshape(-1) - 1).clamp(min=0)
@@ -112,6 +113,7 @@ class _Warp(torch.autograd.Function):
         return torch.stack(found, 1).flatten(1).gather(1, ends[:, None])[:, 0]
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         """Return how much of each cell ways pass through, weighed by the gradient of their ends."""
         weights, ends = ctx.saved_tensors
@@ -139,7 +141,7 @@ def _skewed(cost: Tensor) -> Tensor:
 
 def _with_itself(tokens: Tokens, gamma: float) -> Tensor:
     """Return what each sequence costs with itself, (B,)."""
-    cost = 1 - torch.einsum("bnd,bmd->bnm", tokens.values, tokens.values)
+    cost = 1 - precise(torch.einsum("bnd,bmd->bnm", tokens.values, tokens.values))
     length = tokens.mask.sum(1)
     return soft_dtw(cost, length, length, gamma=gamma)
 

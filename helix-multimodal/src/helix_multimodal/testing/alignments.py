@@ -9,6 +9,7 @@ Subclass `AlignmentSuite`, give it an alignment, and pytest runs the rest::
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -82,6 +83,24 @@ class AlignmentSuite(Suite):
             other = alignment(Tokens(hidden, x.mask), _filled(y, filler))
             self._assert_close(scores, other, f"{filler} under the mask changes the scores")
 
+    def test_a_side_without_any_token_is_missing(self) -> None:
+        alignment, (x, y) = self.seeded(), self._sides()
+        for sides in ((_none(x), y), (x, _none(y))):
+            scores = alignment(*sides)
+            assert tuple(scores.shape) == (4, 5), f"scores have shape {tuple(scores.shape)}" + self._see()
+            assert not scores.any(), "without any token there are scores other than 0" + self._see()
+
+    def test_half_precision_gives_nearly_the_same(self) -> None:
+        x, y = self._sides(torch.float32)
+        expected = self.seeded(torch.float32)(x, y).detach()
+        for dtype, off in ((torch.float16, 0.02), (torch.bfloat16, 0.2)):
+            halves = (_to(side, dtype) for side in (x, y))
+            scores = self.seeded(dtype)(*halves).detach().float()
+            difference = float((scores - expected).abs().max() / expected.abs().max())
+            assert difference <= off, f"in {dtype} scores are off by {difference:.1e} of the largest" + (
+                self._see()
+            )
+
     @_reads_tokens
     def test_what_is_the_same_scores_highest(self) -> None:
         """Where both sides are projected alike, nothing is more like a thing than itself."""
@@ -130,6 +149,16 @@ class AlignmentSuite(Suite):
             alignment(x, y), twin(x, y), "a twin that loaded the state_dict gives other scores"
         )
 
+    def test_compiles_to_one_graph(self) -> None:
+        alignment, (x, y) = self.seeded(torch.float32), self._sides(torch.float32)
+        torch.compiler.reset()
+        compiled: Any = torch.compile(alignment, fullgraph=True, backend="eager")
+        with warnings.catch_warnings():
+            # As it traces a torch.autograd.Function, the compiler warns of what it does itself.
+            warnings.filterwarnings("ignore", ".*should not be instantiated", DeprecationWarning)
+            scores = compiled(x, y)
+        torch.testing.assert_close(scores, alignment(x, y))
+
     def seeded(self, dtype: torch.dtype = torch.float64, *, seed: int = 0) -> Any:
         """Return the alignment under test, the same in every run."""
         with torch.random.fork_rng():
@@ -172,6 +201,17 @@ def _tokens(rows: int, length: int, dtype: torch.dtype, *, seed: int) -> Tokens:
 
 def _row(side: Any, row: int) -> Any:
     return type(side)(*(tensor[row : row + 1] for tensor in side))
+
+
+def _none(side: Any) -> Any:
+    """Return a side whose every row has no token, nor room for one."""
+    if isinstance(side, Tokens):
+        return Tokens(side.values[:, :0], side.mask[:, :0])
+    return Padded(side.values[:, :0], torch.zeros_like(side.sizes))
+
+
+def _to(side: Any, dtype: torch.dtype) -> Any:
+    return Tokens(side.values.to(dtype), side.mask) if isinstance(side, Tokens) else side
 
 
 def _filled(side: Any, filler: float) -> Any:
