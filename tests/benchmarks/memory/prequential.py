@@ -1,7 +1,8 @@
 """Bits per byte of a small model that learns as it reads, with each tier of memory added to it.
 
 Sixteen streams are read side by side; each byte is predicted before anything is learned of it. The model
-learns by its own loss alone, so that every memory beside it is given the same predictions.
+learns by its own loss alone, so that every memory beside it is given the same predictions. What the file has
+already of a corpus and seed is not measured again.
 """
 
 from __future__ import annotations
@@ -114,6 +115,8 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for name in options.corpora:
         for seed in range(options.seeds):
+            if _is_known(options.out, name, seed):
+                continue
             data = corpus(name, seed=seed, n_bytes=int(options.megabytes * 1e6))
             bits = compressed(data) | measure(
                 data, seed=seed, memories={each: MEMORIES[each] for each in options.memories}
@@ -122,6 +125,11 @@ def main() -> None:
             print(line, flush=True)
             with options.out.open("a") as file:
                 file.write(json.dumps(line) + "\n")
+
+
+def _is_known(path: Path, name: str, seed: int) -> bool:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return any((line["corpus"], line["seed"]) == (name, seed) for line in map(json.loads, lines))
 
 
 if __name__ == "__main__":
