@@ -34,6 +34,11 @@ class TestLateLogits(FusionSuite):
         return LateLogits(8, 6, parts)
 
 
+class TestWeightedLogits(FusionSuite):
+    def make_fusion(self, parts):
+        return LateLogits(8, 6, parts, weighted=True)
+
+
 class TestGated(FusionSuite):
     def make_fusion(self, parts):
         return Gated(8, 6, parts)
@@ -65,6 +70,25 @@ def test_late_logits_are_the_mean_of_what_each_part_says():
     both = {"a": one([1.0, 2.0]), "b": one([0.0, 4.0], [2.0, 0.0])}
     torch.testing.assert_close(fusion(both), (said[0] + said[1]) / 2)
     torch.testing.assert_close(fusion({**both, "b": one([0.0, 4.0], shown=False)}), said[0])
+
+
+def test_weights_of_logits_are_shared_among_those_that_are_there():
+    fusion = LateLogits(2, 3, ["a", "b"], weighted=True).double()
+    plain = LateLogits(2, 3, ["a", "b"]).double()
+    plain.load_state_dict(fusion.state_dict(), strict=False)
+    both = {"a": one([1.0, 2.0]), "b": one([0.0, 4.0])}
+    torch.testing.assert_close(fusion(both), plain(both))
+    fusion.weights.data = torch.tensor([3.0, 1.0], dtype=torch.float64).log()
+    a, b = fusion.heads[0](both["a"].values[:, 0]), fusion.heads[1](both["b"].values[:, 0])
+    torch.testing.assert_close(fusion(both), 0.75 * a + 0.25 * b)
+    torch.testing.assert_close(fusion({**both, "b": one([0.0, 4.0], shown=False)}), a)
+
+
+def test_a_part_of_another_name_is_told_from_the_nearest():
+    fusion = Gated(2, 3, ["picture", "sound"])
+    given = {"picture": one([1.0, 2.0]), "sond": one([1.0, 2.0])}
+    with pytest.raises(ArgumentError, match=r"'sound' is missing.* Did you mean 'sond'\?"):
+        fusion(given)
 
 
 def test_the_gate_of_two_parts_is_a_sigmoid():

@@ -207,12 +207,14 @@ def helix_fusions() -> list[Component]:
             name="early-concat",
             target="helix_multimodal.fusion.early_concat:EarlyConcat",
             config="helix_multimodal.config.fusions:EarlyConcatConfig",
+            examples=[{}, {"layers": []}],
             summary="All tokens in one sequence, through layers of any kind",
         ),
         Component(
             name="late-logits",
             target="helix_multimodal.fusion.late_logits:LateLogits",
             config="helix_multimodal.config.fusions:LateLogitsConfig",
+            examples=[{}, {"weighted": True}],
             summary="Each part answers on its own; the answers are averaged",
         ),
         Component(
@@ -225,12 +227,14 @@ def helix_fusions() -> list[Component]:
             name="cross-attention",
             target="helix_multimodal.fusion.cross_attention:CrossAttention",
             config="helix_multimodal.config.fusions:CrossAttentionConfig",
+            examples=[{}, {"n_heads": 2, "n_layers": 2}],
             summary="Each part's tokens look at those of the others",
         ),
         Component(
             name="interleaved-scan",
             target="helix_multimodal.fusion.interleaved_scan:InterleavedScan",
             config="helix_multimodal.config.fusions:InterleavedScanConfig",
+            examples=[{}, {"bidirectional": False}],
             summary="Tokens of all parts take turns in one state-space scan: cross-attention's counterpart",
         ),
         Component(
@@ -256,12 +260,14 @@ def helix_alignments() -> list[Component]:
             name="soft-dtw",
             target="helix_multimodal.alignment.soft_dtw:SoftDTW",
             config="helix_multimodal.config.alignments:SoftDTWConfig",
+            examples=[{}, {"divergence": False}],
             summary="Temporal: the cost of warping one sequence onto another, softly",
         ),
         Component(
             name="ctc",
             target="helix_multimodal.alignment.ctc:CTC",
             config="helix_multimodal.config.alignments:CTCConfig",
+            examples=[{}, {"upsample": 2}],
             summary="Temporal: the likelihood of a text, its bytes spread over tokens in any way",
             expected_failures={
                 "test_compiles_to_one_graph": "the shape of torch's ctc_loss depends on the lengths, so that "
@@ -272,6 +278,7 @@ def helix_alignments() -> list[Component]:
             name="sinkhorn",
             target="helix_multimodal.alignment.sinkhorn:Sinkhorn",
             config="helix_multimodal.config.alignments:SinkhornConfig",
+            examples=[{}, {"epsilon": 0.02}],
             summary="Spatial: the cost of moving one set of tokens onto another, with some entropy",
         ),
     ]

@@ -34,6 +34,8 @@ class EarlyConcatConfig(FusionConfig):
 class LateLogitsConfig(FusionConfig):
     """Each part answers on its own."""
 
+    weighted: bool = option(False, help="Whether the weights of the parts' answers are learned")
+
 
 @attrs.frozen(kw_only=True)
 class GatedConfig(FusionConfig):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from helix_multimodal.checks import check_at_least
-from helix_multimodal.fusion.parts import checked_names, chosen, stacked
+from helix_multimodal.fusion.parts import checked_names, chosen, mean_of_present, mixed, stacked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,10 +49,8 @@ class Gated(nn.Module):
         """
         means, present = stacked(chosen("gated", parts, self.parts))
         mapped = [torch.tanh(m(mean)) for m, mean in zip(self.maps, means.unbind(1), strict=True)]
-        values = torch.stack(mapped, 1) * present.unsqueeze(-1)
+        values = torch.stack(mapped, 1)
         if self.gates is None:
-            return values[:, 0]
+            return mean_of_present(values, present)
         gates: Tensor = self.gates(means.flatten(1)).view(values.shape)
-        hidden = ~present.unsqueeze(-1)
-        weights = gates.masked_fill(hidden, torch.finfo(gates.dtype).min / 2).softmax(1)
-        return (weights * values).sum(1)
+        return mixed(values, gates, present)

@@ -36,7 +36,10 @@ def chosen(fusion: str, parts: Mapping[str, Tokens], names: Sequence[str]) -> li
     """
     for name in names:
         if name not in parts:
-            raise ArgumentError(f"{fusion}: the part {name!r} is missing; given are {sorted(parts)}")
+            raise ArgumentError(
+                f"{fusion}: the part {name!r} is missing; given are {sorted(parts)}."
+                + did_you_mean(name, set(parts) - set(names))
+            )
     for name in parts:
         if name not in names:
             raise ArgumentError(
@@ -57,3 +60,13 @@ def mean_of_present(values: Tensor, present: Tensor) -> Tensor:
     """Return the mean over the parts that are there, (B, D) of (B, P, D); zeros where none is."""
     weights = present.unsqueeze(-1).to(values.dtype)
     return (values * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def mixed(values: Tensor, logits: Tensor, present: Tensor) -> Tensor:
+    """Return the sum over the parts that are there, (B, D) of (B, P, D), weighed by the softmax over them.
+
+    The logits (…, P, D or 1) are broadcast. Where no part is, there are zeros.
+    """
+    shown = present.unsqueeze(-1)
+    weights = torch.where(shown, logits, torch.finfo(logits.dtype).min / 2).softmax(1)
+    return (weights * values * shown).sum(1)

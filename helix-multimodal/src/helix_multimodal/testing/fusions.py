@@ -77,6 +77,22 @@ class FusionSuite(Suite):
         }
         self._assert_close(fusion(parts), fusion(longer), "tokens that are not there change the vectors")
 
+    def test_a_part_without_room_for_a_token_is_missing(self) -> None:
+        fusion, parts = self._fusion(), _parts()
+        sound = parts["sound"]
+        hidden = {**parts, "sound": Tokens(sound.values, torch.zeros_like(sound.mask))}
+        without = {**parts, "sound": Tokens(sound.values[:, :0], sound.mask[:, :0])}
+        self._assert_close(fusion(hidden), fusion(without), "a part of no tokens is not as a hidden one")
+
+    def test_half_precision_gives_nearly_the_same(self) -> None:
+        expected = self._fusion(torch.float32)(_parts(torch.float32)).detach()
+        for dtype, off in ((torch.float16, 0.02), (torch.bfloat16, 0.15)):
+            fused = self._fusion(dtype)(_parts(dtype)).detach().float()
+            difference = float((fused - expected).abs().max() / expected.abs().max())
+            assert difference <= off, f"in {dtype} vectors are off by {difference:.1e} of the largest" + (
+                self._see()
+            )
+
     def test_a_row_that_lacks_all_is_zero(self) -> None:
         fusion, parts = self._fusion(), _parts()
         gone = {name: Tokens(t.values, t.mask & (torch.arange(5) != 2)[:, None]) for name, t in parts.items()}
