@@ -18,7 +18,11 @@ from torch.nn import functional as F
 from helix_kernel import default_kernel
 
 MODEL = {"use": "language-model", "d_model": 128, "n_layers": 2, "mixer": {"use": "mamba"}}
-WAYS = {"without": MODEL, "with memory": MODEL | {"memory": {"use": "hierarchy"}}}
+WAYS = {
+    "without": MODEL,
+    "with memory": MODEL | {"memory": {"use": "hierarchy"}},
+    "mixed linearly": MODEL | {"memory": {"use": "hierarchy", "mixture": "linear"}},
+}
 BATCH, LENGTH, CHUNK = 16, 256, 4096
 HELD_OUT = 1 << 16
 
@@ -59,7 +63,7 @@ def bits_per_byte(model: torch.nn.Module, data: torch.Tensor) -> float:
 
 
 def main() -> None:
-    """Measure both, and add a line of JSON for each corpus and seed."""
+    """Measure each way, and add a line of JSON for each corpus and seed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpora", nargs="+", default=["python-stdlib", "prose"])
     parser.add_argument("--seeds", type=int, default=3)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 PAGE = ROOT / "docs" / "benchmarks" / "memory.md"
 PROGRAMS = ("language_model", "compression", "prequential", "passkey")
+WAYS = ("without", "with memory", "mixed linearly")
 ABOUT = """
 Corpora: `python-stdlib` is the standard library's sources, whole files in an order of the seed; `prose` is
 long docstrings of numpy, scipy, torch and transformers, in such an order. Where there are several seeds, a
@@ -53,15 +54,17 @@ def equal_time() -> str:
         cells = [
             f"{_told([each[way]['bits'] for each in own])} | "
             f"{statistics.mean(each[way]['steps'] for each in own):.0f}"
-            for way in ("without", "with memory")
+            for way in WAYS
         ]
-        rows.append(f"| {name} | {seconds:g} | {cells[0]} | {cells[1]} | {len(own)} |")
+        rows.append(f"| {name} | {seconds:g} | {' | '.join(cells)} | {len(own)} |")
     return _section(
         "Equal time to train",
         "Bits per byte on 64 KiB of text that was not read, of a byte model (two Mamba layers of width 128), "
-        'with and without `[model.memory] use = "hierarchy"`, after so many seconds of processor time on one '
-        "thread.",
-        "| corpus | seconds | without | steps | with memory | steps | seeds |\n" + "|---" + "|---:" * 6 + "|",
+        'with and without `[model.memory] use = "hierarchy"`, by either mixture, after so many seconds of '
+        "processor time on one thread.",
+        f"| corpus | seconds | {''.join(f'{way} | steps | ' for way in WAYS)}seeds |\n|---"
+        + "|---:" * (2 + 2 * len(WAYS))
+        + "|",
         rows,
     )
 
@@ -97,18 +100,16 @@ def tiers() -> str:
     """Return the table of a learning model with each tier."""
     lines = _findings("prequential")
     corpora = _corpora(lines)
-    rows = [
-        f"| {what} | "
-        + " | ".join(
-            _told([line["bits"][what] for line in lines if line["corpus"] == name]) for name in corpora
-        )
-        + " |"
-        for what in (lines[0]["bits"] if lines else ())
-    ]
-    sizes = ", ".join(
-        f"{name}: {sum(line['corpus'] == name for line in lines)} of {lines[0]['bytes'] / 1e6:g} MB"
-        for name in corpora
-    )
+    kept = dict.fromkeys(what for line in lines for what in line["bits"])
+    rows = []
+    for what in kept:
+        found = [
+            [line["bits"][what] for line in lines if line["corpus"] == name and what in line["bits"]]
+            for name in corpora
+        ]
+        rows.append(f"| {what} | {' | '.join(map(_told, found))} |")
+    own = {name: [line for line in lines if line["corpus"] == name] for name in corpora}
+    sizes = ", ".join(f"{name}: {len(each)} of {each[0]['bytes'] / 1e6:g} MB" for name, each in own.items())
     return _section(
         "A model that learns as it reads, and each tier beside it",
         "Bits per byte, each predicted before anything is learned of it; the model (two Mamba layers of "
