@@ -80,6 +80,32 @@ def test_soft_dtw_is_that_of_the_plain_loop(size, gamma):
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "gamma", "least", "most"),
+    [
+        ([1, 2, 2, 3], [1, 2, 3, 4], 1.0, -0.90, -0.89),
+        # It is 0.09 - 1.4e-35, which rounding puts on either side of 0.09.
+        ([1, 2, 3, 3], [1, 2, 2.1, 3.2], 0.01, 0.089, 0.090 + 1e-12),
+    ],
+)
+def test_soft_dtw_is_what_tslearn_tells_of_its_own(x, y, gamma, least, most):
+    """The examples of its documentation, to the digits printed there; costs are squared differences."""
+    one, other = (torch.tensor(each, dtype=torch.float64) for each in (x, y))
+    cost = (one[:, None] - other[None]).square()[None]
+    found = soft_dtw(cost, torch.tensor([4]), torch.tensor([4]), gamma=gamma)
+    assert least <= found.item() <= most
+
+
+def test_the_divergence_of_a_sequence_from_itself_is_zero():
+    torch.manual_seed(0)
+    alignment = SoftDTW(4, gamma=1.0).double()
+    alignment.directions.y_proj.load_state_dict(alignment.directions.x_proj.state_dict())
+    x = Tokens(torch.randn(3, 5, 4, dtype=torch.float64), torch.arange(5) < torch.tensor([[5], [3], [1]]))
+    scores = alignment(x, x)
+    torch.testing.assert_close(scores.diagonal(), torch.zeros(3, dtype=torch.float64))
+    assert (scores[~torch.eye(3, dtype=torch.bool)] < 0).all()
+
+
 def hard_dtw(cost):
     """Sakoe & Chiba 1978, with steps of one each way: the least over all paths, each walked out."""
     n, m = cost.shape
