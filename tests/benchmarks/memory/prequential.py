@@ -108,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpora", nargs="+", default=["python-stdlib", "prose"])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--megabytes", type=float, default=8)
+    parser.add_argument("--megabytes", type=float, default=1)
     parser.add_argument("--memories", nargs="+", default=list(MEMORIES), choices=list(MEMORIES))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".jsonl"))
     options = parser.parse_args()

@@ -25,6 +25,10 @@ Corpora: `python-stdlib` is the standard library's sources, whole files in an or
 long docstrings of numpy, scipy, torch and transformers, in such an order. Where there are several seeds, a
 cell is their mean, and the range follows it. What each program does is said where it begins; each adds its
 findings to a file beside it, of which this page is made.
+
+A memory mixes logarithms, `mixture = "geometric"`, unless a row says linear. Firmness and prior of the
+exponents were chosen on one order of the sources, which is among those of the table; the others, and prose, are
+new to them.
 """
 
 
@@ -130,7 +134,8 @@ def passkeys() -> str:
     return _section(
         "A number that was said once",
         "Six digits, said somewhere in a text and asked for at its end: how often all six came back, and "
-        "what a read of the memory costs then, at one place.",
+        "what a read of the memory costs then, at one place. Measured before logarithms were mixed, with the "
+        "linear mixture, on an Intel Xeon at 2.50 GHz.",
         "| bytes | MiB of motifs | trials | with memory | model alone | microseconds a read |\n"
         + "|---:" * 6
         + "|",
