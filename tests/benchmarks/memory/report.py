@@ -27,8 +27,8 @@ cell is their mean, and the range follows it. What each program does is said whe
 findings to a file beside it, of which this page is made.
 
 A memory mixes logarithms, `mixture = "geometric"`, unless a row says linear. Firmness and prior of the
-exponents were chosen on one order of the sources, which is among those of the table; the others, and prose, are
-new to them.
+exponents were chosen on one order of the sources, which is among those of the table; the others, and prose,
+are new to them.
 """
 
 
