@@ -135,7 +135,8 @@ def passkeys() -> str:
         "A number that was said once",
         "Six digits, said somewhere in a text and asked for at its end: how often all six came back, and "
         "what a read of the memory costs then, at one place. Measured before logarithms were mixed, with the "
-        "linear mixture, on an Intel Xeon at 2.50 GHz.",
+        "linear mixture, on an Intel Xeon at 2.50 GHz. With logarithms, in 256 MiB, 5 of 5 came back after "
+        "4,096 bytes, and 4 of 5 after 65,536; longer texts were not tried.",
         "| bytes | MiB of motifs | trials | with memory | model alone | microseconds a read |\n"
         + "|---:" * 6
         + "|",
