@@ -10,6 +10,7 @@ from helix_kernel import ComponentOf, option
 from helix_kernel.errors import ArgumentError, did_you_mean
 
 Task = Literal["retrieval", "classification", "captioning", "reconstruction"]
+Labels = Literal["folder", "name"]
 
 
 @attrs.frozen(kw_only=True)
@@ -36,7 +37,7 @@ class FileGroupsConfig:
     )
     task: Task = option("retrieval", help="what is to be predicted")
     target: str | None = option(None, help="the part that captioning predicts")
-    labels: Literal["folder", "name"] = option(
+    labels: Labels = option(
         "folder", help="what classification predicts: a group's folder, or its name up to the last - or _"
     )
     batch_size: int = option(16, help="groups in a batch, on each rank", ge=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from functools import cached_property, lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from helix_multimodal.config.data import Labels, Task
 
 
 class MultimodalBatch(NamedTuple):
@@ -46,7 +49,19 @@ class FileGroups:
     every concept, in an order of its own, and leaves out what does not fill a batch.
 
     Args:
-        options: See `FileGroupsConfig`.
+        path: The folder that holds the files, at any depth.
+        files: By part, how its files are called below the folder, such as ``{name}.png``.
+        modalities: By part, what its files are read by.
+        shapes: By part, the shape that its tensors are filled up to with zeros, and cut at.
+        tables: By part, a file whose lines ``name: text`` hold its data instead.
+        optional: Parts that a group may lack.
+        concept: The part whose data tell which groups are about the same; None: each its own.
+        task: What is to be predicted: retrieval, classification, captioning or reconstruction.
+        target: The part that captioning predicts.
+        labels: What classification predicts: a group's folder, or the beginning of its name.
+        batch_size: Groups in a batch, on each rank.
+        validation_fraction: Share of the concepts that is held out.
+        cache: Folder that keeps decoded data by their content; None: memory.
 
     Raises:
         ArgumentError: What options say of parts does not fit together.
@@ -56,8 +71,38 @@ class FileGroups:
     draws = False
     vocab_size = None
 
-    def __init__(self, **options: Any) -> None:
-        self.options = FileGroupsConfig(**options)
+    def __init__(
+        self,
+        *,
+        path: str,
+        files: Mapping[str, str],
+        modalities: Mapping[str, Any],
+        shapes: Mapping[str, tuple[int, ...]],
+        tables: Mapping[str, str] = MappingProxyType({}),
+        optional: Sequence[str] = (),
+        concept: str | None = None,
+        task: Task = "retrieval",
+        target: str | None = None,
+        labels: Labels = "folder",
+        batch_size: int = 16,
+        validation_fraction: float = 0.1,
+        cache: str | None = None,
+    ) -> None:
+        self.options = FileGroupsConfig(
+            path=path,
+            files=dict(files),
+            tables=dict(tables),
+            modalities=dict(modalities),
+            shapes={part: tuple(shape) for part, shape in shapes.items()},
+            optional=tuple(optional),
+            concept=concept,
+            task=task,
+            target=target,
+            labels=labels,
+            batch_size=batch_size,
+            validation_fraction=validation_fraction,
+            cache=cache,
+        )
         self.batch_size = self.options.batch_size
         self.parts = (*self.options.files, *self.options.tables)
         self._cache = ContentCache(self.options.cache)

@@ -14,10 +14,13 @@ from helix_multimodal.decoders.synthesis import Synthesis
 from helix_multimodal.decoders.waveform_codec import sound_distance
 from helix_multimodal.encoders.batches import check_batch, own_places
 from helix_multimodal.inputs import Padded, Tokens
+from helix_multimodal.named import named
 from helix_multimodal.trunk import LayerFactory, Trunk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_RVQ = named("layer", "rvq")
 
 
 class Waveform(nn.Module):
@@ -45,7 +48,7 @@ class Waveform(nn.Module):
         self,
         d_model: int,
         *,
-        quantizer: LayerFactory,
+        quantizer: LayerFactory = _RVQ,
         strides: Sequence[int] = (4, 4, 5, 4),
         d_hidden: int | None = None,
         layers: Sequence[LayerFactory] = (),

@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from helix_multimodal.checks import check_at_least
 from helix_multimodal.fusion.parts import checked_names, chosen
 from helix_multimodal.inputs import Tokens, join, pool
+from helix_multimodal.named import named
 from helix_multimodal.trunk import LayerFactory, Trunk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+_MAMBA = named("layer", "mamba")
 
 
 class InterleavedScan(nn.Module):
@@ -40,7 +43,7 @@ class InterleavedScan(nn.Module):
         d_out: int,
         parts: Sequence[str],
         *,
-        layer: LayerFactory,
+        layer: LayerFactory = _MAMBA,
         bidirectional: bool = True,
     ) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from helix_kernel.errors import ArgumentError
 from helix_multimodal.inputs import Padded, Tokens, join
 from helix_multimodal.models.parts import EncoderFactory, Parts, hide_some
+from helix_multimodal.named import named
 from helix_multimodal.trunk import LayerFactory, Trunk
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _BEGIN = 256
 """The id that stands before a text, after the bytes; a byte of 0 ends one."""
+
+_MAMBA = named("layer", "mamba")
 
 
 class Captioner(nn.Module):
@@ -41,7 +44,7 @@ class Captioner(nn.Module):
         *,
         encoders: Mapping[str, EncoderFactory],
         target: str,
-        layers: Sequence[LayerFactory],
+        layers: Sequence[LayerFactory] = (_MAMBA, _MAMBA),
         drop: float = 0.0,
     ) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from helix_multimodal.fusion.late_logits import LateLogits
 from helix_multimodal.models.parts import EncoderFactory, Parts, hide_some
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class MultimodalClassifier(nn.Module):
         *,
         encoders: Mapping[str, EncoderFactory],
         n_classes: int,
-        fusion: Callable[..., nn.Module],
+        fusion: Callable[..., nn.Module] = LateLogits,
         drop: float = 0.0,
     ) -> None:
         super().__init__()

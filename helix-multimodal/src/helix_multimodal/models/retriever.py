@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from helix_kernel.errors import ArgumentError
+from helix_multimodal.alignment.info_nce import InfoNCE
 from helix_multimodal.config.models import check_parts
 from helix_multimodal.inputs import Padded, Tokens, join
 from helix_multimodal.models.parts import EncoderFactory, Parts, hide_some
@@ -48,7 +49,7 @@ class Retriever(nn.Module):
         query: Sequence[str],
         target: Sequence[str],
         fusion: Callable[..., nn.Module] | None = None,
-        alignment: Callable[..., nn.Module],
+        alignment: Callable[..., nn.Module] = InfoNCE,
         drop: float = 0.0,
     ) -> None:
         super().__init__()
