@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from helix_kernel import default_kernel
 from helix_kernel.config.schema import schema_of
-from helix_kernel.errors import HelixError, did_you_mean
+from helix_kernel.errors import ConfigError, HelixError, did_you_mean
 from helix_kernel.plugins import HEAVY_MODULES, Plugin, PluginFailure
 from helix_kernel.targets import load_target
 from helix_kernel.testing.suite import Suite, applies_when
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from helix_kernel.component import Component
     from helix_kernel.kernel import Kernel
 
@@ -26,6 +28,19 @@ _if_it_loads = applies_when(
 )
 _if_it_has_a_config = applies_when(
     "components with a config class", lambda suite: suite.make_component().config is not None
+)
+
+
+def _its_parts_are_installed(suite: ComponentSuite) -> bool:
+    """Whether no default or example names what another distribution of ours would bring."""
+    if suite.make_component().config is None:
+        return True
+    errors = [error for _, _, error in _refusals(suite) if isinstance(error, ConfigError)]
+    return not any(all("It comes with" in p.message for p in error.problems) for error in errors)
+
+
+_if_its_parts_are_installed = applies_when(
+    "components whose defaults and examples are installed", _its_parts_are_installed
 )
 
 
@@ -147,26 +162,33 @@ class ComponentSuite(Suite):
             )
 
     @_if_it_has_a_config
+    @_if_its_parts_are_installed
     def test_its_defaults_are_allowed(self) -> None:
-        component, kernel = self.make_component(), self.kernel or default_kernel()
-        options = schema_of(component).options.values()
-        defaults = {option.name: option.default for option in options if not option.required}
-        for example in component.examples or ({},):
-            table = {"use": component.qualified, **defaults, **example}
-            supplied = tuple(o.name for o in options if o.required and o.name not in example)
-            try:
-                kernel.resolver.resolve(component.kind, table, supplied=supplied)
-            except HelixError as error:
-                raise AssertionError(
-                    f"{component.config} does not allow its own defaults"
-                    + (
-                        f" with the example {example}"
-                        if example
-                        else " (if they need more, declare examples)"
-                    )
-                    + f": {error}"
-                    + self.see(f"helix_kernel.default_kernel().build({component.kind!r}, {table})")
-                ) from error
+        component = self.make_component()
+        for example, table, error in _refusals(self):
+            with_example = (
+                f" with the example {example}" if example else " (if they need more, declare examples)"
+            )
+            assert error is None, (
+                f"{component.config} does not allow its own defaults{with_example}: {error}"
+                + self.see(f"helix_kernel.default_kernel().build({component.kind!r}, {table})")
+            )
+
+
+def _refusals(suite: ComponentSuite) -> Iterator[tuple[Mapping[str, Any], dict[str, Any], HelixError | None]]:
+    """Yield each example, its table with all defaults, and what refuses it, if anything does."""
+    component, kernel = suite.make_component(), suite.kernel or default_kernel()
+    options = schema_of(component).options.values()
+    defaults = {option.name: option.default for option in options if not option.required}
+    for example in component.examples or ({},):
+        table = {"use": component.qualified, **defaults, **example}
+        supplied = tuple(o.name for o in options if o.required and o.name not in example)
+        try:
+            kernel.resolver.resolve(component.kind, table, supplied=supplied)
+        except HelixError as error:
+            yield example, table, error
+        else:
+            yield example, table, None
 
 
 def _heavy_after(statement: str) -> list[str]:
