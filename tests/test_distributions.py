@@ -78,7 +78,12 @@ def test_a_plugin_needs_the_kernel_by_a_range(project: Path):
 
 
 # What is imported without being required: what a module does only where it is there, and another name.
-BESIDE_REQUIREMENTS = {"helix-kernel": {"torch"}, "helix-train": {"mlflow"}, "helix-cpu": {"numpy"}}
+BESIDE_REQUIREMENTS = {
+    "helix-kernel": {"torch"},
+    "helix-train": {"mlflow"},
+    "helix-cpu": {"numpy"},
+    "helix-multimodal": {"PIL"},
+}
 
 
 def imported_by(file: Path) -> set[str]:

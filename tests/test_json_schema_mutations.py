@@ -38,7 +38,7 @@ BEYOND_A_SCHEMA = {
         "what a reference means stands elsewhere in the config",
         "trainer.steps='${trainer.nothing}'",
     ),
-    r"given 0\.004|is called 'mamba'|given None": (
+    r"given 0\.00[14]|is called 'mamba'|given None": (
         "so does the value that it means",
         "loss='${model.mixer}'",
     ),
@@ -46,7 +46,8 @@ BEYOND_A_SCHEMA = {
         "so does what stands within a text",
         "data.source='a ${trainer.steps} b'",
     ),
-    r"neither source nor paths is given|one of mixer and pattern is needed": (
+    r"neither source nor paths is given|one of mixer and pattern is needed|lacks '\w+'; it needs each of|"
+    r"names '\w+', (allowed|which)|one \{name\}|is missing: ": (
         "options that depend on each other",
         "model={use = 'language-model', d_model = 8}",
     ),
