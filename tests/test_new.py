@@ -292,7 +292,7 @@ def test_json_is_one_object_that_names_every_file(helix):
         (("layer", "leaky-sum", "--out", "."), "nothing is overwritten"),
         (
             (),
-            "needs a KIND and a NAME, such as: helix new layer my-layer\n  Kinds: alignment, backend, callback, ",
+            "needs a KIND and a NAME, such as: helix new layer my-layer\n  Kinds: alignment, backend, ",
         ),
         (("--kernel", "native"), "needs a KIND and a NAME"),
         (("memory_tiers",), "needs a NAME, too, such as: helix new memory_tier my-memory-tier\n"),
