@@ -146,10 +146,11 @@ def page(lines: list[dict[str, Any]]) -> str:
     command = "python tests/benchmarks/multimodal/retrieval.py --write"
     parts = [heading("Retrieval across kinds of data", command, ["helix-multimodal", "helix-ssm", "torch"])]
     parts.append(
-        "Recall among the best 10 on concepts that were not trained on, in percent, the mean over seeds with "
-        "its range, after so many steps of 32. `chance` is what a guess would have. Fusions are trained with the "
-        "alignment `info-nce`; the other alignments compare tokens, without a fusion. Pictures are squares of 16 "
-        "pixels, sounds frames of 80 ms, texts four bytes a token, so that alignments of tokens stay quick.\n"
+        "Recall among the best 10 on concepts that were not trained on, in percent, the mean over "
+        "seeds with its range, after so many steps of 32. `chance` is what a guess would have. "
+        "Fusions are trained with the alignment `info-nce`; the other alignments compare tokens, "
+        "without a fusion. Pictures are squares of 16 pixels, sounds frames of 80 ms, texts four "
+        "bytes a token, so that alignments of tokens stay quick.\n"
     )
     for data in DATA:
         own = [line for line in lines if line["data"] == data]
