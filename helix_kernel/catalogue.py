@@ -20,6 +20,9 @@ KINDS = (
     | {"eviction": "helix-topo"}
 )
 
+HOOKS = frozenset(f"helix_{kind}s" for kind in KINDS)
+"""Hooks of kinds that plugins bring: known whether or not what brings them is installed."""
+
 COMPONENTS = {
     "alignment": dict.fromkeys(("ctc", "info-nce", "sinkhorn", "soft-dtw"), "helix-multimodal"),
     "backend": {

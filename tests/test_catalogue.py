@@ -44,6 +44,10 @@ def test_the_sections_are_the_same(kernel):
             assert catalogue.SECTIONS[section] == provider
 
 
+def test_the_hooks_of_these_kinds_are_known(kernel):
+    assert {kernel.registry.kinds[name].hook for name in catalogue.KINDS} == catalogue.HOOKS
+
+
 def test_the_kinds_that_plugins_bring_are_the_same(kernel):
     brought = {name: kind.provider for name, kind in kernel.registry.kinds.items()}
     assert {name: who for name, who in brought.items() if who != "helix-kernel"} == catalogue.KINDS
